@@ -1,0 +1,51 @@
+# Two commands do everything on a new machine: `make demo` and `make test`. Both make .venv first.
+
+PYTHON ?= python3
+VENV := .venv
+DEMO ?= demo
+
+.PHONY: help setup demo test lint types check lock clean
+
+help:
+	@echo "make demo    the main job on a small corpus of its own, end to end (10 minutes at most)"
+	@echo "make test    all tests"
+	@echo "make check   lint, types and tests, as CI runs them"
+	@echo "make lock    resolve requirements.lock anew from pyproject.toml"
+
+setup: $(VENV)/.complete
+
+# The stamp is written last, so an installation that was cut short is done again.
+$(VENV)/.complete: requirements.lock pyproject.toml
+	@echo "installing into $(VENV) from requirements.lock (about 2 minutes, 5 GB)"
+	$(PYTHON) -c "import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v < (3, 14) else 'Python %d.%d is not supported; set PYTHON to a 3.11, 3.12 or 3.13' % v)"
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: setup
+	$(VENV)/bin/unisim demo --out $(DEMO)
+
+test: setup
+	$(VENV)/bin/python -m pytest
+
+lint: setup
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+types: setup
+	$(VENV)/bin/pyright
+
+check: lint types test
+
+# uv resolves for every supported Python at once; index addresses stay out of the file.
+lock:
+	$(PYTHON) -m venv $(VENV)-lock
+	$(VENV)-lock/bin/python -m pip install --quiet uv
+	$(VENV)-lock/bin/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
+	  --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --quiet \
+	  --custom-compile-command "make lock" -o requirements.lock
+	rm -rf $(VENV)-lock
+
+clean:
+	rm -rf $(VENV) $(DEMO)

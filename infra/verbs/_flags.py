@@ -1,0 +1,85 @@
+"""Flags that several verbs share, and their parsing."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Annotated
+
+import tyro
+
+from schemas import Tier, UsageError
+
+DEFAULT_TIER = "24x40:raw"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PlanFlags:
+    """Which raw data becomes which table."""
+
+    source: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """NAME=PATH of raw data; once per dataset. `unisim sources` lists the names."""
+
+    out: str
+    """The table's folder, local or on a file system that Beam knows (gs://…)."""
+
+    tier: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """HEIGHTxWIDTH:raw or HEIGHTxWIDTH:jpeg; once per resolution. Default 24x40:raw, the base
+    model's; 192x320:jpeg is the finest super-resolution's."""
+
+    fps: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """Frames per second of the table: RATE for all sources, or NAME=RATE. Default: each source's
+    own target, see `unisim sources`."""
+
+    prefix_dataset: bool = False
+    """Put the dataset's name before every action text (helps tiny domains, hurts transfer)."""
+
+    shard_mb: float = 128.0
+    """Raw megabytes per shard, the unit of parallel work and of resuming."""
+
+
+def make_plan(flags: PlanFlags):
+    """The `pipelines.plan.Plan` of the flags. Raises UsageError."""
+    from pipelines import plan
+
+    return plan.make(
+        [pair(text, "--source", "NAME=PATH") for text in flags.source],
+        tiers=tiers(flags.tier or (DEFAULT_TIER,)),
+        fps=dict(rate(text) for text in flags.fps),
+        prefix_dataset=flags.prefix_dataset,
+        shard_mb=flags.shard_mb,
+    )
+
+
+def pair(text: str, flag: str, form: str) -> tuple[str, str]:
+    """`a=b` -> (a, b)."""
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise UsageError(f"{flag} {text}: wanted {form}")
+    return name, value
+
+
+def tiers(texts: Sequence[str]) -> list[Tier]:
+    """Each as `Tier.parse` reads it."""
+    try:
+        return [Tier.parse(text) for text in texts]
+    except ValueError as e:
+        raise UsageError(f"--tier: {e}") from e
+
+
+def rate(text: str) -> tuple[str, float]:
+    """`5` -> ("", 5.0), `bridge=5` -> ("bridge", 5.0)."""
+    name, _, value = text.rpartition("=")
+    try:
+        return name, float(value)
+    except ValueError as e:
+        raise UsageError(f"--fps {text}: wanted RATE or NAME=RATE") from e
+
+
+def human(num_bytes: float) -> str:
+    """`3.4 MB`."""
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if num_bytes < 1000 or unit == "TB":
+            return f"{num_bytes:.0f} B" if unit == "B" else f"{num_bytes:.1f} {unit}"
+        num_bytes /= 1000
+    raise AssertionError

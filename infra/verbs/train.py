@@ -1,0 +1,64 @@
+"""`unisim train`: a prepared table in, a simulator out."""
+
+# annotations stay values here: tyro reads those of a class that exists only inside `main`
+import sys
+
+SUMMARY = "train a simulator on a prepared table"
+
+DESCRIPTION = """Trains the video diffusion model on a prepared table, on all devices JAX finds.
+
+It checkpoints as it goes; the same command again resumes from the last checkpoint, and ends with
+the parameters that an uninterrupted run would have had.
+
+examples:
+  unisim train --config debug --data table --out run           a small model, minutes on a CPU
+  unisim train --config debug --data table --out run --steps 400        go on for 200 steps more
+  unisim train --config base --data gs://bucket/table --out run         the paper's base model
+  unisim train --config debug --data table --out run2 --model.channels 48 --weights bridge 1
+"""
+
+
+def main(argv: list[str]) -> int:
+    """Runs the verb. Raises UsageError for what cannot be done."""
+    import dataclasses
+    from pathlib import Path
+    from typing import Annotated, Literal
+
+    import tyro
+
+    from trainer import configs
+    from trainer.configs.config import TrainConfig
+
+    name = _config_name(argv)
+    chosen = configs.get(name)
+
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Arguments:
+        data: str
+        """The prepared table: the --out of `unisim prepare`, a folder or a URI."""
+        out: Path
+        """The run's folder: gets config.json, metrics.jsonl and checkpoints/."""
+        fields: Annotated[TrainConfig, tyro.conf.arg(name="")] = chosen
+        config: Literal[tuple(configs.names())] = name  # type: ignore[valid-type]
+        """Named values for all fields below; each can then be given on its own."""
+
+    args = tyro.cli(Arguments, prog="unisim train", description=DESCRIPTION, args=argv)
+
+    from trainer.train import train
+
+    train(args.fields, data=args.data, out=args.out)
+    return 0
+
+
+def _config_name(argv: list[str]) -> str:
+    """The value of --config, which decides the defaults of all other flags."""
+    for i, argument in enumerate(argv):
+        if argument == "--config" and i + 1 < len(argv):
+            return argv[i + 1]
+        if argument.startswith("--config="):
+            return argument.partition("=")[2]
+    return "debug"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,145 @@
+"""Index, dead letters, embeddings, then manifest.json: its presence is the commit."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines import files, sources
+from pipelines.job import Job
+from pipelines.plan import Dataset, Plan
+from pipelines.receipt import Receipt, SlotStatistics
+from pipelines.text import ShardResult, check_directory, finish
+from pipelines.write import file_digest
+from schemas import SCHEMA_VERSION, DatasetInfo, Manifest, Tier
+from schemas.controls import SLOTS
+from schemas.table import (
+    DEAD_LETTER_SCHEMA,
+    DEAD_LETTERS,
+    MANIFEST,
+    PLAN,
+    WORK,
+    frames_dir,
+    tfds_files,
+)
+
+
+def commit(job: Job, receipts: Iterable[Receipt], embedded: Iterable[ShardResult]) -> None:
+    """Ends a job: writes what is known only when all shards are done, and last the manifest.
+
+    Above the error budget no manifest is written, and the finished shards are kept: the launcher
+    says so, and a run with a larger budget ends here at once.
+    """
+    plan = job.plan()
+    by_dataset = group(plan, receipts)
+    content = dict(_dead_letters(job.out, by_dataset))
+    datasets = [_info(dataset, by_dataset[dataset.name]) for dataset in plan.datasets]
+    for dataset in datasets:
+        for receipt in by_dataset[dataset.name]:
+            content |= receipt.files
+        content |= _tfds(job.out, plan.tiers, dataset, content)
+    if over_budget(datasets, job.error_budget):
+        return
+    text = finish(job.out, check_directory(job.t5), list(embedded))
+    content |= text.files
+    content[PLAN] = _digest(job.out, PLAN)
+    manifest = Manifest(
+        schema_version=SCHEMA_VERSION,
+        plan=plan.digest(),
+        tiers=[str(tier) for tier in plan.tiers],
+        datasets=datasets,
+        encoder=text.info,
+        files=dict(sorted(content.items())),
+    )
+    files.write(files.join(job.out, MANIFEST), manifest.to_json().encode())
+    files.delete_tree(files.join(job.out, WORK))
+
+
+def group(plan: Plan, receipts: Iterable[Receipt]) -> dict[str, list[Receipt]]:
+    """Receipts by dataset in the plan's order, whatever order they came in."""
+    found: dict[str, list[Receipt]] = defaultdict(list)
+    for receipt in sorted(receipts, key=lambda r: (r.dataset, r.shard)):
+        found[receipt.dataset].append(receipt)
+    for dataset in plan.datasets:
+        have = [receipt.shard for receipt in found[dataset.name]]
+        if have != [shard.index for shard in dataset.shards]:
+            raise AssertionError(f"{dataset.name}: receipts of shards {have}, a bug in the graph")
+    return {dataset.name: found[dataset.name] for dataset in plan.datasets}
+
+
+def over_budget(datasets: Iterable[DatasetInfo], budget: float) -> list[DatasetInfo]:
+    """The datasets that lost more than their share of episodes, or that have nothing left."""
+    return [
+        d
+        for d in datasets
+        if d.dead_letters > budget * (d.dead_letters + d.episodes) or not d.chunks
+    ]
+
+
+def summarise(plan: Plan, receipts: Iterable[Receipt]) -> list[DatasetInfo]:
+    """What the datasets of a finished job hold."""
+    by_dataset = group(plan, receipts)
+    return [_info(dataset, by_dataset[dataset.name]) for dataset in plan.datasets]
+
+
+def _info(dataset: Dataset, receipts: list[Receipt]) -> DatasetInfo:
+    statistics = SlotStatistics()
+    for receipt in receipts:
+        statistics.merge(receipt.statistics)
+    slots = sorted({i for receipt in receipts for i in receipt.slots})
+    return DatasetInfo(
+        name=dataset.name,
+        version=dataset.version,
+        license=sources.get(dataset.name).INFO.license,
+        num_shards=len(receipts),
+        shard_rows={split: [r.rows[split] for r in receipts] for split in dataset.splits},
+        episodes=sum(r.episodes for r in receipts),
+        views=sum(r.views for r in receipts),
+        chunks=sum(sum(r.rows.values()) for r in receipts),
+        frames=sum(r.frames for r in receipts),
+        dead_letters=sum(r.lost for r in receipts),
+        declared_losses=sum(not letter["episodes"] for r in receipts for letter in r.dead_letters),
+        clipped={SLOTS[i].name: n for i, n in enumerate(statistics.clipped) if n},
+        controls=statistics.summary(),
+        slots=[SLOTS[i].name for i in slots],
+    )
+
+
+def _dead_letters(
+    out: str, by_dataset: dict[str, list[Receipt]]
+) -> Iterable[tuple[str, list[Any]]]:
+    letters = [x for receipts in by_dataset.values() for r in receipts for x in r.dead_letters]
+    table = pa.Table.from_pylist(letters, DEAD_LETTER_SCHEMA)
+    with files.local_write(files.join(out, DEAD_LETTERS)) as path:
+        pq.write_table(table, path, compression="zstd")
+        yield DEAD_LETTERS, file_digest(path)
+
+
+def _tfds(
+    out: str, tiers: Iterable[Tier], dataset: DatasetInfo, content: dict[str, list[Any]]
+) -> dict[str, list[Any]]:
+    """The two JSON files that let stock tensorflow-datasets read each tier."""
+    written = {}
+    for tier in tiers:
+        folder = frames_dir(tier, dataset.name, dataset.version)
+        num_bytes = {
+            split: sum(
+                size
+                for name, (size, _) in content.items()
+                if name.startswith(f"{folder}/{dataset.name}-{split}.array_record")
+            )
+            for split in dataset.shard_rows
+        }
+        for name, text in tfds_files(dataset, tier, num_bytes).items():
+            files.write(files.join(out, folder, name), text.encode())
+            written[f"{folder}/{name}"] = _digest(out, f"{folder}/{name}")
+    return written
+
+
+def _digest(out: str, name: str) -> list[Any]:
+    with files.local_copy(files.join(out, name)) as path:
+        return file_digest(path)

@@ -1,0 +1,136 @@
+"""Files through Beam's FileSystems, so that local paths and `gs://` are alike."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from apache_beam.io.filesystem import BeamIOError, CompressionTypes
+from apache_beam.io.filesystems import FileSystems
+
+from schemas import UsageError
+
+
+def is_local(path: str) -> bool:
+    """Whether the path is on this machine's own file system."""
+    return "://" not in path
+
+
+def join(*parts: str) -> str:
+    """Parts of a path on any file system."""
+    return FileSystems.join(*parts)
+
+
+def name_of(path: str) -> str:
+    """The last part of a path."""
+    return path.rstrip("/").rsplit("/", 1)[-1]
+
+
+def exists(path: str) -> bool:
+    """Whether a file, or a folder with something in it, is there."""
+    if is_local(path):
+        return os.path.exists(path)
+    return FileSystems.exists(path) or bool(glob(join(path, "*")))
+
+
+def glob(pattern: str) -> list[tuple[str, int]]:
+    """The files that match, sorted, with their sizes in bytes. `**` crosses folders."""
+    try:
+        found = FileSystems.match([pattern])[0].metadata_list
+    except BeamIOError as e:
+        raise UsageError(f"{pattern}: cannot be listed ({e}); check the path and access") from e
+    return sorted((m.path, m.size_in_bytes) for m in found)
+
+
+def size(path: str) -> int:
+    """Size in bytes."""
+    return FileSystems.match([path])[0].metadata_list[0].size_in_bytes
+
+
+@contextlib.contextmanager
+def open_read(path: str) -> Iterator[BinaryIO]:
+    """The file for reading bytes, seekable, never decompressed on its name's account."""
+    if is_local(path):
+        with open(path, "rb") as f:
+            yield f
+    else:
+        with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as f:
+            yield f
+
+
+def read(path: str) -> bytes:
+    """The whole file. Raises FileNotFoundError."""
+    with open_read(path) as f:
+        return f.read()
+
+
+@contextlib.contextmanager
+def open_write(path: str) -> Iterator[BinaryIO]:
+    """A file that appears under its name only when it is complete."""
+    with local_write(path) as temporary, open(temporary, "wb") as f:
+        yield f
+
+
+def write(path: str, data: bytes) -> None:
+    """The whole file at once, or not at all."""
+    with open_write(path) as f:
+        f.write(data)
+
+
+@contextlib.contextmanager
+def local_copy(path: str) -> Iterator[str]:
+    """A POSIX path with the file's bytes, for libraries that cannot read a stream."""
+    if is_local(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        target = os.path.join(folder, name_of(path))
+        with open_read(path) as source, open(target, "wb") as f:
+            while block := source.read(1 << 20):
+                f.write(block)
+        yield target
+
+
+@contextlib.contextmanager
+def local_write(path: str) -> Iterator[str]:
+    """A POSIX path to write to; renamed (or uploaded) to `path` when the block ends well.
+
+    Local temporaries stand beside their target, so that the rename is atomic; runners do start a
+    work item twice, and then the last complete file wins over an equal one.
+    """
+    if is_local(path):
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        handle, temporary = tempfile.mkstemp(
+            prefix=".tmp-", suffix="-" + name_of(path), dir=os.path.dirname(path) or "."
+        )
+        os.close(handle)
+        os.chmod(temporary, 0o644)
+        try:
+            yield temporary
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        temporary = os.path.join(folder, name_of(path))
+        yield temporary
+        with (
+            open(temporary, "rb") as f,
+            FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED) as target,
+        ):
+            while block := f.read(1 << 20):
+                target.write(block)
+
+
+def delete_tree(path: str) -> None:
+    """Deletes a folder and all in it, if it is there."""
+    if is_local(path):
+        import shutil
+
+        shutil.rmtree(path, ignore_errors=True)
+    elif exists(path):
+        FileSystems.delete([path])

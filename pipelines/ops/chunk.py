@@ -1,0 +1,27 @@
+"""Cutting an episode into chunks: at most 16 frames that share one action text. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from pipelines.episode import Frame
+from schemas import MAX_FRAMES
+
+
+def chunks(frames: Iterable[Frame]) -> Iterator[tuple[list[Frame], bool]]:
+    """Runs of up to `MAX_FRAMES` frames with one text, each with whether it is the last.
+
+    Holds two chunks of undecoded frames at most.
+    """
+    ready: list[Frame] = []
+    filling: list[Frame] = []
+    for frame in frames:
+        if filling and (len(filling) == MAX_FRAMES or frame.text != filling[-1].text):
+            if ready:
+                yield ready, False
+            ready, filling = filling, []
+        filling.append(frame)
+    if ready:
+        yield ready, False
+    if filling:
+        yield filling, True

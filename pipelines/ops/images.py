@@ -1,0 +1,137 @@
+"""Still images: strict decoding of untrusted bytes, resizing, JPEG encoding."""
+
+from __future__ import annotations
+
+import io
+
+import cv2
+import numpy as np
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from pipelines.episode import Fit
+from schemas import DataError
+
+_FORMATS = ("JPEG", "PNG", "WEBP")
+_PNG_END = b"IEND\xaeB`\x82"
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def decode_image(data: bytes, *, max_pixels: int = 64_000_000) -> np.ndarray:
+    """The pixels of a JPEG, PNG or WebP, uint8 `[H, W, 3]` RGB; the content decides, not a name.
+
+    Grey, palette, CMYK and 16-bit images are converted (16 bits keep their high byte), what is
+    transparent shows white as on a web page, EXIF orientation is applied, and of an animation the
+    first frame is taken. Colour profiles are not applied.
+
+    Args:
+        data: the file's bytes, untrusted.
+        max_pixels: a header that announces more is refused before anything is decoded.
+
+    Raises:
+        DataError: with stage "decode", whatever is wrong with the bytes; also if they end early.
+    """
+    # Pillow's parsers raise whatever their arithmetic runs into on hostile bytes (struct.error,
+    # SyntaxError, IndexError, zlib.error …), and only Pillow runs inside: all of it is bad data
+    try:
+        image = Image.open(io.BytesIO(data), formats=_FORMATS)
+    except UnidentifiedImageError as e:  # its own text holds a memory address
+        raise DataError("not a JPEG, PNG or WebP image", stage="decode") from e
+    except Exception as e:
+        raise DataError(f"cannot be opened as an image: {_reason(e)}", stage="decode") from e
+    with image:
+        if image.width * image.height > max_pixels:
+            raise DataError(
+                f"the header announces {image.width}x{image.height} pixels,"
+                f" more than the {max_pixels} allowed",
+                stage="decode",
+            )
+        try:
+            image.load()
+            if image.format == "PNG" and _PNG_END not in data:
+                raise OSError("the PNG has no end")  # Pillow minds only missing pixels
+            return np.array(_upright(_to_rgb(image), _orientation(image)))
+        except Exception as e:
+            raise DataError(f"damaged {image.format} image: {_reason(e)}", stage="decode") from e
+
+
+def encode_jpeg(image: np.ndarray, quality: int = 95) -> bytes:
+    """The JPEG of uint8 `[H, W, 3]` RGB, chroma at half resolution; equal pixels, equal bytes."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "JPEG", quality=quality, subsampling="4:2:0")
+    return buffer.getvalue()
+
+
+def resize(image: np.ndarray, height: int, width: int, fit: Fit) -> np.ndarray:
+    """The image at another size, uint8 `[height, width, 3]`.
+
+    An axis that shrinks is averaged over areas, one that grows is interpolated linearly.
+
+    Args:
+        image: uint8 `[H, W, 3]`.
+        fit: "stretch" keeps every pixel and changes the aspect; "crop" cuts the largest centred box
+            of the target's aspect out first.
+    """
+    if fit == "crop":
+        image = _centre_crop(image, height, width)
+    h, w = image.shape[:2]
+    smaller = (min(w, width), min(h, height))
+    if smaller != (w, h):
+        image = cv2.resize(image, smaller, interpolation=cv2.INTER_AREA)
+    if smaller != (width, height):
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR_EXACT)
+    return np.ascontiguousarray(image)
+
+
+def is_black(image: np.ndarray, threshold: int = 8) -> bool:
+    """Whether no value of a uint8 image exceeds the threshold: padding, an unused camera.
+
+    The brightest pixel decides, not the mean, so that a dark scene is no padding; the threshold is
+    what a JPEG's rounding can make of black.
+    """
+    return bool(image.max(initial=0) <= threshold)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16-bit grey, which Pillow's own conversion clips at 255
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation 1..8. EXIF that cannot be read turns nothing, as in every viewer."""
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # as above: Pillow on hostile bytes; the pixels themselves are whole
+        return 1
+
+
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
+    return image if turn is None else image.transpose(turn)
+
+
+def _centre_crop(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    h, w = image.shape[:2]
+    # integers throughout, halves rounded up: the same box on every machine
+    if w * height > h * width:
+        box_h, box_w = h, max(1, (2 * h * width + height) // (2 * height))
+    else:
+        box_h, box_w = max(1, (2 * w * height + width) // (2 * width)), w
+    top, left = (h - box_h) // 2, (w - box_w) // 2
+    return image[top : top + box_h, left : left + box_w]
+
+
+def _reason(e: Exception) -> str:
+    return " ".join(f"{type(e).__name__}: {e}".split())

@@ -1,0 +1,133 @@
+"""An episode -> the rows of the table: resample, act, chunk, resize, validate, encode."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pipelines.episode import Episode, Fit, Frame, SourceInfo, Unit
+from pipelines.ops.action_text import controls_text
+from pipelines.ops.chunk import chunks
+from pipelines.ops.controls import compose
+from pipelines.ops.images import encode_jpeg, resize
+from pipelines.ops.labels import clean_text
+from pipelines.ops.resample import resample
+from pipelines.plan import Dataset, relative_uri
+from schemas import Chunk, Tier, controls, discretise, encode, text_key
+from schemas.validate import check
+
+
+class Row(NamedTuple):
+    """A chunk ready to be written: without its frames, its wire form by tier, and bool `[t, S]`,
+    the controls that were clipped."""
+
+    chunk: Chunk
+    wire: dict[Tier, bytes]
+    clipped: np.ndarray
+
+
+def split_of(dataset: str, episode: str) -> str:
+    """ "val" for 1% of episodes, by a hash of the id that never changes; else "train"."""
+    key = hashlib.blake2b(f"{dataset}/{episode}".encode(), digest_size=8).digest()
+    return "val" if int.from_bytes(key, "big") % 100 == 0 else "train"
+
+
+def name_of(episode: Episode) -> str:
+    """The episode's id in the table: with "@view" where several cameras saw it."""
+    return f"{episode.id}@{episode.view}" if episode.view else episode.id
+
+
+def rows(
+    episode: Episode,
+    unit: Unit,
+    info: SourceInfo,
+    dataset: Dataset,
+    tiers: tuple[Tier, ...],
+    prefix_dataset: bool,
+) -> Iterator[Row]:
+    """The episode's chunks, validated and encoded at every tier. Frames are decoded once.
+
+    Raises:
+        DataError: for anything in the episode that cannot be used, or a rule that it breaks.
+    """
+    base = _passport(episode, unit, info, dataset)
+    groups = chunks(resample(_cleaned(episode.frames), dataset.fps))
+    for step, (frames, is_last) in enumerate(groups):
+        values = np.stack([_control(frame) for frame in frames])
+        text = frames[0].text or controls_text(compose(values), episode.mask)
+        text = f"{dataset.name}: {text}" if prefix_dataset else text
+        clipped, outside = controls.clip(np.where(episode.mask, values, 0.0))
+        chunk = dataclasses.replace(
+            base,
+            step=step,
+            times=np.array([frame.time for frame in frames], np.float32),
+            text=text,
+            text_key=text_key(text),
+            controls=clipped,
+            control_bins=discretise(clipped, episode.mask),
+            is_first=step == 0,
+            is_last=is_last,
+        )
+        yield Row(chunk, _wire(chunk, frames, tiers, info.fit), outside)
+
+
+def _passport(episode: Episode, unit: Unit, info: SourceInfo, dataset: Dataset) -> Chunk:
+    """What all chunks of the episode share."""
+    native = info.native_fps if episode.fps is None else episode.fps
+    rates = [rate for rate in (native, dataset.fps) if rate is not None]
+    uri = episode.source_uri
+    return Chunk(
+        dataset=dataset.name,
+        episode_id=name_of(episode),
+        step=0,
+        split=unit.split or split_of(dataset.name, episode.id),
+        frames=(),
+        times=np.zeros(0, np.float32),
+        fps=min(rates, default=0.0),
+        text="",
+        text_key=b"",
+        controls=np.zeros((0, controls.NUM_SLOTS), np.float32),
+        control_bins=np.zeros((0, controls.NUM_SLOTS), np.int32),
+        control_mask=episode.mask,
+        is_first=False,
+        is_last=False,
+        source_uri=relative_uri(uri, dataset.root) if uri else unit.uri,
+        source_range=episode.source_range,
+        source_version=dataset.version,
+        license=episode.license or info.license,
+        recipe=dataset.recipe,
+    )
+
+
+def _control(frame: Frame) -> np.ndarray:
+    return np.zeros(controls.NUM_SLOTS) if frame.control is None else frame.control
+
+
+def _cleaned(frames: Iterable[Frame]) -> Iterator[Frame]:
+    """Frames with their text's white space and control characters put right, before they are
+    grouped by it."""
+    for frame in frames:
+        yield dataclasses.replace(frame, text=clean_text(frame.text)) if frame.text else frame
+
+
+def _wire(
+    chunk: Chunk, frames: list[Frame], tiers: tuple[Tier, ...], fit: Fit
+) -> dict[Tier, bytes]:
+    """The chunk's wire form at each tier, from one decode of its frames."""
+    images: dict[Tier, list[Any]] = {tier: [] for tier in tiers}
+    for frame in frames:
+        image = frame.image()
+        for tier in tiers:
+            small = resize(image, tier.height, tier.width, fit)
+            images[tier].append(small if tier.encoding == "raw" else encode_jpeg(small))
+    result = {}
+    for tier, items in images.items():
+        pixels = np.stack(items) if tier.encoding == "raw" else tuple(items)
+        sized = dataclasses.replace(chunk, frames=pixels)
+        check(sized, tier)
+        result[tier] = encode(sized)
+    return result

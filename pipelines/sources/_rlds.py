@@ -1,0 +1,161 @@
+"""What the RLDS sources share: the files of a TFDS folder, read by byte range."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from pipelines import files
+from pipelines.episode import Unit
+from pipelines.ops import tfrecord
+from schemas import DataError, UsageError
+from schemas.example import Example
+
+UNIT_BYTES = 32 << 20
+
+_NAME = re.compile(
+    r"(?P<name>.+)-(?P<split>[^-]+)\.tfrecord-(?P<shard>\d{5})(?:-of-(?P<of>\d{5}))?"
+)
+_SPLITS = {"train": "train", "val": "val", "validation": "val", "test": "test"}
+_log = logging.getLogger("unisim")
+
+
+class Folder(NamedTuple):
+    """A TFDS dataset folder: its path, version, split -> episodes per shard, and feature JSON."""
+
+    path: str
+    version: str
+    lengths: dict[str, list[int]]
+    features: dict[str, Any]
+
+
+def folder(source: str, path: str) -> Folder:
+    """Reads `dataset_info.json` and `features.json` of the TFDS folder `path`.
+
+    Raises:
+        UsageError: if it is not one.
+    """
+    found = {}
+    for name in ("dataset_info.json", "features.json"):
+        try:
+            found[name] = json.loads(files.read(files.join(path, name)))
+        except FileNotFoundError as e:
+            raise UsageError(
+                f"{path}: no {name} here; wanted the version folder of an RLDS dataset;"
+                f" `unisim sources {source}` shows it"
+            ) from e
+        except ValueError as e:
+            raise UsageError(f"{files.join(path, name)}: not JSON ({e}); download it again") from e
+    info = found["dataset_info.json"]
+    lengths = {
+        split["name"]: [int(n) for n in split.get("shardLengths", [])]
+        for split in info.get("splits", [])
+    }
+    return Folder(path, info.get("version", ""), lengths, found["features.json"])
+
+
+def has_feature(folder: Folder, *path: str) -> bool:
+    """Whether the dataset's steps have the feature, e.g. `"observation", "image_0"`."""
+
+    def children(node: dict[str, Any]) -> dict[str, Any]:
+        while "sequence" in node:
+            node = node["sequence"]["feature"]
+        return node.get("featuresDict", {}).get("features", {})
+
+    node = children(folder.features).get("steps", {})
+    for name in path:
+        node = children(node).get(name)
+        if node is None:
+            return False
+    return True
+
+
+def units(folder: Folder, steps_per_episode: int) -> Iterator[Unit]:
+    """Units of at most about `UNIT_BYTES`, in the order of split and shard.
+
+    A file up to that size is one unit and is not opened; larger ones are cut at record starts.
+    """
+    listed = files.glob(files.join(folder.path, "*.tfrecord*"))
+    found = [
+        (m, path, size) for path, size in listed if (m := _NAME.fullmatch(files.name_of(path)))
+    ]
+    if not found:
+        raise UsageError(f"{folder.path}: no *.tfrecord-NNNNN files; download the dataset's shards")
+    _warn_of_absent_files(folder, [m for m, _, _ in found])
+    for match, path, size in found:
+        split = _SPLITS.get(match["split"])
+        if split is None:
+            raise UsageError(f"{path}: split {match['split']!r}, wanted train, val or test")
+        shard = int(match["shard"])
+        lengths = folder.lengths.get(match["split"], [])
+        episodes = lengths[shard] if shard < len(lengths) else max(1, size >> 20)
+        for first, start, end in _ranges(path, size):
+            share = (end - start) / max(size, 1)
+            count = max(1, round(episodes * share))
+            yield Unit(
+                id=f"{match['split']}-{shard:05d}-{first:06d}",
+                uri=path,
+                split=split,
+                cost=end - start,
+                episodes=count,
+                frames=count * steps_per_episode,
+                version=folder.version,
+                params={"first": first, "start": start, "end": end},
+            )
+
+
+def _warn_of_absent_files(folder: Folder, matches: list[re.Match[str]]) -> None:
+    have = {(m["split"], int(m["shard"])) for m in matches}
+    for split, lengths in folder.lengths.items():
+        absent = sum((split, shard) not in have for shard in range(len(lengths)))
+        if absent:
+            _log.warning(
+                f"{folder.path}: {absent} of {len(lengths)} files of split {split!r} that"
+                " dataset_info.json lists are not here; going on with the others"
+            )
+
+
+def _ranges(path: str, size: int) -> Iterator[tuple[int, int, int]]:
+    """(number of the first record, first byte, end) of each unit of a file."""
+    if size <= UNIT_BYTES:
+        yield 0, 0, size
+        return
+    first = start = 0
+    with files.open_read(path) as stream:
+        for number, offset in enumerate(tfrecord.offsets(stream)):
+            if offset - start >= UNIT_BYTES:
+                yield first, start, offset
+                first, start = number, offset
+    yield first, start, size
+
+
+class RawEpisode(NamedTuple):
+    """One episode's id, the byte range of its record, and its parsed Example."""
+
+    id: str
+    source_range: str
+    example: Example
+
+
+def read(unit: Unit) -> Iterator[RawEpisode | DataError]:
+    """The unit's records. Damaged ones are yielded as DataError with the episode's id as key."""
+    prefix = unit.id.rsplit("-", 1)[0]
+    number = unit.params["first"]
+    with files.open_read(unit.uri) as stream:
+        for item in tfrecord.records(stream, unit.params["start"], unit.params["end"]):
+            key = f"{prefix}-{number:06d}"
+            number += 1
+            if isinstance(item, DataError):
+                item.key = key
+                yield item
+                continue
+            where = f"bytes {item.start}-{item.end}"
+            try:
+                example = Example(item.data)
+            except DataError as e:
+                yield DataError(e.reason, stage="read", key=key, where=where)
+                continue
+            yield RawEpisode(key, where, example)

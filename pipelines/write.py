@@ -1,0 +1,244 @@
+"""One shard: decode -> resample -> act -> chunk -> validate -> ArrayRecord, in one worker.
+
+Pixels never leave the worker that decoded them; what comes back is a `Receipt`. Memory is bounded
+by one episode at the table's resolution, not by a shard.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from array_record.python.array_record_module import ArrayRecordWriter
+
+from pipelines import files, receipt, sources
+from pipelines.episode import Episode, Unit
+from pipelines.plan import Dataset, Shard, absolute_uri, relative_uri
+from pipelines.progress import Progress
+from pipelines.receipt import Receipt, SlotStatistics
+from pipelines.rows import Row, name_of, rows
+from schemas import DataError, Tier, controls
+from schemas.record import digest
+from schemas.table import INDEX_SCHEMA, WRITER_OPTIONS, frames_file, index_file
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ShardTask:
+    """One shard's work, small enough to travel.
+
+    Attributes:
+        out: the table's folder.
+        dataset: its settings; `shards` is left empty.
+        num_shards: how many the dataset has.
+        shard: the units.
+        tiers, prefix_dataset: as in the plan.
+    """
+
+    out: str
+    dataset: Dataset
+    num_shards: int
+    shard: Shard
+    tiers: tuple[Tier, ...]
+    prefix_dataset: bool
+
+
+def write_shard(task: ShardTask) -> Receipt:
+    """Writes the shard's files and its receipt, or finds them done.
+
+    Raises:
+        Anything but DataError: bad data is dead-lettered, the rest is a bug and stops the job.
+    """
+    done = receipt.load(task.out, task.dataset.name, task.shard.index)
+    if done is not None:
+        return done
+    writer = _ShardWriter(task)
+    with contextlib.ExitStack() as stack:
+        writer.open(stack)
+        for unit in task.shard.units:
+            writer.unit(unit)
+    result = writer.finish()
+    result.save(task.out)
+    return result
+
+
+class _ShardWriter:
+    """The files of one shard while they are written, and what is counted on the way."""
+
+    def __init__(self, task: ShardTask):
+        self.task = task
+        self.dataset = task.dataset
+        self.source = sources.get(task.dataset.name)
+        self.index: list[dict[str, Any]] = []
+        self.dead: list[dict[str, Any]] = []
+        self.statistics = SlotStatistics()
+        self.episodes: set[str] = set()
+        self.views: set[str] = set()
+        self.rows = dict.fromkeys(task.dataset.splits, 0)
+        self.frames = 0
+        self.mask = np.zeros(controls.NUM_SLOTS, bool)
+        self.writers: dict[tuple[str, Tier], ArrayRecordWriter] = {}
+        self.files: dict[str, list[Any]] = {}
+        self.progress = Progress(task.out, task.dataset.name, task.shard.index)
+
+    def open(self, stack: contextlib.ExitStack) -> None:
+        """Opens one file per split and tier; they take their names when the stack ends well."""
+        for split in self.dataset.splits:
+            for tier in self.task.tiers:
+                name = frames_file(
+                    tier,
+                    self.dataset.name,
+                    self.dataset.version,
+                    split,
+                    self.task.shard.index,
+                    self.task.num_shards,
+                )
+                path = stack.enter_context(files.local_write(files.join(self.task.out, name)))
+                writer = ArrayRecordWriter(path, WRITER_OPTIONS)
+                stack.callback(self._close, writer, name, path)
+                self.writers[split, tier] = writer
+
+    def _close(self, writer: ArrayRecordWriter, name: str, path: str) -> None:
+        writer.close()
+        self.files[name] = file_digest(path)
+
+    def unit(self, unit: Unit) -> None:
+        """All episodes of a unit."""
+        before = len(self.episodes)
+        located = dataclasses.replace(unit, uri=absolute_uri(unit.uri, self.dataset.root))
+        try:
+            for item in self.source.episodes(located):
+                if isinstance(item, DataError):
+                    self.bury(item, unit, item.key, 1)
+                else:
+                    self.episode(item, unit)
+                self.progress.step(unit)
+        except DataError as e:
+            rest = unit.episodes - (len(self.episodes) - before)
+            self.bury(e, unit, e.key, max(1, rest))
+        self.progress.finish(unit)
+
+    def episode(self, episode: Episode, unit: Unit) -> None:
+        """One episode, whole or not at all."""
+        name = name_of(episode)
+        task = self.task
+        try:
+            if "@" in episode.id:
+                raise DataError("an episode's id may not hold '@', which marks a view")
+            if name in self.views:
+                raise DataError("an episode of this id was already read", stage="read")
+            ready = list(
+                rows(
+                    episode,
+                    unit,
+                    self.source.INFO,
+                    self.dataset,
+                    task.tiers,
+                    task.prefix_dataset,
+                )
+            )
+            if not ready:
+                raise DataError("the episode has no frames", stage="read")
+        except DataError as e:
+            e.where = e.where or episode.source_range
+            e.uri = e.uri or episode.source_uri
+            self.bury(e, unit, name, 1)
+            return
+        self.episodes.add(episode.id)
+        self.views.add(name)
+        self.mask |= episode.mask
+        for row in ready:
+            self.write(row)
+
+    def write(self, row: Row) -> None:
+        """Appends one chunk to its split's file in every tier."""
+        chunk = row.chunk
+        digests = []
+        for tier, wire in row.wire.items():
+            self.writers[chunk.split, tier].write(wire)
+            digests.append((tier.name, digest(wire)))
+        self.index.append(
+            {
+                "version": chunk.source_version,
+                "num_frames": chunk.num_frames,
+                "start": float(chunk.times[0]),
+                "clipped": int(row.clipped.sum()),
+                "shard": self.task.shard.index,
+                "num_shards": self.task.num_shards,
+                "position": self.rows[chunk.split],
+                "digests": digests,
+            }
+            | {name: getattr(chunk, name) for name in _INDEXED}
+        )
+        # the first frame of an episode has no motion behind it
+        after = slice(1, None) if chunk.is_first else slice(None)
+        self.statistics.add(chunk.controls[after], chunk.control_mask, row.clipped.sum(0))
+        self.rows[chunk.split] += 1
+        self.frames += chunk.num_frames
+
+    def bury(self, error: DataError, unit: Unit, key: str, episodes: int) -> None:
+        """Writes down what was lost and why."""
+        self.dead.append(
+            {
+                "dataset": self.dataset.name,
+                "version": self.dataset.version,
+                "unit": unit.id,
+                "key": key,
+                "stage": error.stage,
+                "reason": error.reason,
+                "source_uri": relative_uri(error.uri, self.dataset.root) if error.uri else unit.uri,
+                "source_range": error.where,
+                "episodes": episodes if error.counts else 0,
+            }
+        )
+
+    def finish(self) -> Receipt:
+        """Writes the index part; the frames files are in place by now."""
+        name = index_file(self.dataset.name, self.task.shard.index, self.task.num_shards)
+        table = pa.Table.from_pylist(self.index, INDEX_SCHEMA)
+        with files.local_write(files.join(self.task.out, name)) as path:
+            pq.write_table(table, path, compression="zstd")
+            self.files[name] = file_digest(path)
+        return Receipt(
+            dataset=self.dataset.name,
+            shard=self.task.shard.index,
+            files=dict(sorted(self.files.items())),
+            rows=self.rows,
+            episodes=len(self.episodes),
+            views=len(self.views),
+            frames=self.frames,
+            dead_letters=self.dead,
+            statistics=self.statistics,
+            texts=sorted({row["text"] for row in self.index}),
+            slots=[int(i) for i in np.flatnonzero(self.mask)],
+        )
+
+
+_INDEXED = (
+    "dataset",
+    "split",
+    "episode_id",
+    "step",
+    "text",
+    "text_key",
+    "fps",
+    "is_first",
+    "is_last",
+    "source_uri",
+    "source_range",
+    "license",
+)
+
+
+def file_digest(path: str) -> list[Any]:
+    """[size in bytes, hex BLAKE2b-128] of a local file."""
+    state, size = hashlib.blake2b(digest_size=16), 0
+    with open(path, "rb") as f:
+        while block := f.read(1 << 20):
+            state.update(block)
+            size += len(block)
+    return [size, state.hexdigest()]

@@ -1,0 +1,163 @@
+"""`tf.train.Example` bytes, written and read without TensorFlow.
+
+The message types are built at run time in a descriptor pool of their own, so that they never clash
+with TensorFlow's when both live in one process. Field numbers are those of TensorFlow's
+`example.proto` and `feature.proto`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import DecodeError
+
+from schemas.errors import DataError
+
+Value = bytes | str | int | float | bool | list[bytes] | np.ndarray
+
+_FIELD = descriptor_pb2.FieldDescriptorProto
+
+
+def _messages():
+    file = descriptor_pb2.FileDescriptorProto(
+        name="open_unisim/example.proto", package="open_unisim", syntax="proto3"
+    )
+    scalars = {"BytesList": "TYPE_BYTES", "FloatList": "TYPE_FLOAT", "Int64List": "TYPE_INT64"}
+    for name, kind in scalars.items():
+        file.message_type.add(name=name).field.add(
+            name="value", number=1, type=getattr(_FIELD, kind), label=_FIELD.LABEL_REPEATED
+        )
+    feature = file.message_type.add(name="Feature")
+    feature.oneof_decl.add(name="kind")
+    for number, name in enumerate(scalars, 1):
+        feature.field.add(
+            name=("bytes_list", "float_list", "int64_list")[number - 1],
+            number=number,
+            type=_FIELD.TYPE_MESSAGE,
+            type_name=f".open_unisim.{name}",
+            label=_FIELD.LABEL_OPTIONAL,
+            oneof_index=0,
+        )
+    features = file.message_type.add(name="Features")
+    entry = features.nested_type.add(name="FeatureEntry")
+    entry.options.map_entry = True
+    entry.field.add(name="key", number=1, type=_FIELD.TYPE_STRING, label=_FIELD.LABEL_OPTIONAL)
+    entry.field.add(
+        name="value",
+        number=2,
+        type=_FIELD.TYPE_MESSAGE,
+        type_name=".open_unisim.Feature",
+        label=_FIELD.LABEL_OPTIONAL,
+    )
+    features.field.add(
+        name="feature",
+        number=1,
+        type=_FIELD.TYPE_MESSAGE,
+        type_name=".open_unisim.Features.FeatureEntry",
+        label=_FIELD.LABEL_REPEATED,
+    )
+    file.message_type.add(name="Example").field.add(
+        name="features",
+        number=1,
+        type=_FIELD.TYPE_MESSAGE,
+        type_name=".open_unisim.Features",
+        label=_FIELD.LABEL_OPTIONAL,
+    )
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("open_unisim.Example"))
+
+
+_Example: Any = _messages()
+
+
+def encode(values: Mapping[str, Value]) -> bytes:
+    """The serialized Example of a flat mapping; equal mappings give equal bytes.
+
+    `bytes`, `str` and lists of bytes become bytes lists, floats and float arrays float lists,
+    ints, bools and their arrays int64 lists.
+    """
+    example = _Example()
+    feature = example.features.feature
+    for name, value in values.items():
+        if isinstance(value, str):
+            feature[name].bytes_list.value.append(value.encode())
+        elif isinstance(value, bytes):
+            feature[name].bytes_list.value.append(value)
+        elif isinstance(value, list):
+            feature[name].bytes_list.value.extend(value)
+        else:
+            array = np.asarray(value)
+            if array.dtype.kind == "f":
+                feature[name].float_list.value.extend(array.ravel().tolist())
+            else:
+                feature[name].int64_list.value.extend(array.astype(np.int64).ravel().tolist())
+    return example.SerializeToString(deterministic=True)
+
+
+class Example(Mapping[str, "list[bytes] | np.ndarray"]):
+    """A parsed Example: a mapping from feature name to `list[bytes]`, float32 or int64 `[n]`.
+
+    Features are converted when they are asked for, so wide ones that nobody reads cost nothing.
+
+    Raises:
+        DataError: from the constructor, if the bytes are no Example; from `[]`, if a feature is
+            absent.
+    """
+
+    def __init__(self, serialized: bytes):
+        try:
+            self._feature = _Example.FromString(serialized).features.feature
+        except (DecodeError, UnicodeDecodeError) as e:
+            raise DataError(
+                f"{len(serialized)} bytes are not a tf.train.Example ({e})", stage="read"
+            ) from e
+
+    def __getitem__(self, name: str) -> list[bytes] | np.ndarray:
+        if name not in self._feature:
+            raise DataError(
+                f"feature {name!r} is missing; the record has {', '.join(sorted(self._feature))}"
+            )
+        feature = self._feature[name]
+        kind = feature.WhichOneof("kind")
+        if kind == "float_list":
+            return np.array(feature.float_list.value, np.float32)
+        if kind == "int64_list":
+            return np.array(feature.int64_list.value, np.int64)
+        return list(feature.bytes_list.value)
+
+    def __iter__(self):
+        return iter(self._feature)
+
+    def __len__(self) -> int:
+        return len(self._feature)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._feature
+
+    def bytes_list(self, name: str) -> list[bytes]:
+        """The feature's byte strings. Raises DataError if it holds numbers."""
+        value = self[name]
+        if not isinstance(value, list):
+            raise DataError(f"feature {name!r} holds {value.dtype}, wanted bytes")
+        return value
+
+    def numbers(self, name: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
+        """The feature's numbers, reshaped to `shape` (one -1 allowed). Raises DataError if they
+        are bytes or do not fit."""
+        value = self[name]
+        if isinstance(value, list):
+            if value:
+                raise DataError(f"feature {name!r} holds bytes, wanted numbers")
+            value = np.zeros(0, np.float32)
+        if shape is None:
+            return value
+        try:
+            return value.reshape(shape)
+        except ValueError as e:
+            raise DataError(
+                f"feature {name!r} has {value.size} numbers, wanted shape {shape}"
+            ) from e

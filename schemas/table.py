@@ -1,0 +1,242 @@
+"""Layout of a prepared table on disk: names of files, the index's columns, the manifest.
+
+```
+OUT/
+  plan.json                     what will be done
+  manifest.json                 written last: its presence is the commit
+  index.parquet/                one part per shard, a row per chunk
+  dead_letters.parquet          what could not be used, and why
+  frames-24x40/bridge/1.0.0/    bridge-train.array_record-00000-of-00012 … and the two
+                                JSON files that tensorflow-datasets wants
+  frames-192x320/bridge/1.0.0/  the same rows in the same order at another resolution
+  text/tiny-random/             encoder.json, keys.npy, embeddings.array_record-00000-of-00001
+  _work/                        receipts of finished shards while a job runs; gone after the commit
+```
+
+A dataset's shard k holds one file per split; a split without rows in that shard has an empty file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import pyarrow as pa
+
+from schemas.errors import UsageError
+from schemas.record import SCHEMA_VERSION, Tier, features
+
+PLAN = "plan.json"
+MANIFEST = "manifest.json"
+INDEX = "index.parquet"
+DEAD_LETTERS = "dead_letters.parquet"
+WORK = "_work"
+FILE_TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+WRITER_OPTIONS = "group_size:1,uncompressed"
+SPLITS = ("train", "val", "test")
+
+
+def frames_dir(tier: Tier, dataset: str, version: str) -> str:
+    """The folder, relative to the table, of a dataset's frames at a tier."""
+    return f"frames-{tier.name}/{dataset}/{version}"
+
+
+def frames_file(
+    tier: Tier, dataset: str, version: str, split: str, shard: int, num_shards: int
+) -> str:
+    """One frames file, relative to the table."""
+    name = f"{dataset}-{split}.array_record-{shard:05d}-of-{num_shards:05d}"
+    return f"{frames_dir(tier, dataset, version)}/{name}"
+
+
+def index_file(dataset: str, shard: int, num_shards: int) -> str:
+    """A shard's part of the index, relative to the table."""
+    return f"{INDEX}/{dataset}-{shard:05d}-of-{num_shards:05d}.parquet"
+
+
+def text_dir(encoder: str) -> str:
+    """The folder, relative to the table, of an encoder's embeddings.
+
+    It holds `encoder.json` (an `EncoderInfo`), `keys.npy` (uint8 `[n, 16]`, the sorted text keys)
+    and ArrayRecord files whose records, one after another, are the embeddings in the same order:
+    the little-endian bfloat16 bytes of `[tokens, width]`, real tokens only, padding left out.
+    """
+    return f"text/{encoder}"
+
+
+def text_file(encoder: str, shard: int, num_shards: int) -> str:
+    """One embeddings file, relative to the table."""
+    name = f"embeddings.array_record-{shard:05d}-of-{num_shards:05d}"
+    return f"{text_dir(encoder)}/{name}"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EncoderInfo:
+    """What made the embeddings.
+
+    Attributes:
+        name: folder name under text/: "t5-v1_1-xxl", or "tiny-random".
+        width: of an embedding, the encoder's d_model.
+        max_tokens: longer texts were cut to this many tokens.
+        digest: hex BLAKE2b of weights, configuration and vocabulary.
+        description: a sentence for people; says so if it is not a language model.
+        shard_rows: rows of each embeddings file, in order.
+    """
+
+    name: str
+    width: int
+    max_tokens: int
+    digest: str
+    description: str
+    shard_rows: tuple[int, ...] = ()
+
+
+INDEX_SCHEMA = pa.schema(
+    [
+        ("dataset", pa.string()),
+        ("version", pa.string()),
+        ("split", pa.string()),
+        ("episode_id", pa.string()),
+        ("step", pa.int64()),
+        ("text", pa.string()),
+        ("text_key", pa.binary(16)),
+        ("num_frames", pa.int32()),
+        ("start", pa.float32()),  # seconds since the episode's start, of the first frame
+        ("fps", pa.float32()),
+        ("is_first", pa.bool_()),
+        ("is_last", pa.bool_()),
+        ("clipped", pa.int32()),  # control values that were outside their slot's range
+        ("shard", pa.int32()),
+        ("num_shards", pa.int32()),
+        ("position", pa.int64()),  # in the split's file of that shard, the same in every tier
+        ("source_uri", pa.string()),
+        ("source_range", pa.string()),
+        ("license", pa.string()),
+        ("digests", pa.map_(pa.string(), pa.binary(16))),  # tier name -> BLAKE2b-128 of the record
+    ]
+)
+
+DEAD_LETTER_SCHEMA = pa.schema(
+    [
+        ("dataset", pa.string()),
+        ("version", pa.string()),
+        ("unit", pa.string()),
+        ("key", pa.string()),
+        ("stage", pa.string()),
+        ("reason", pa.string()),
+        ("source_uri", pa.string()),
+        ("source_range", pa.string()),
+        ("episodes", pa.int32()),  # lost, against the budget; 0 if the source itself declares it
+    ]
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DatasetInfo:
+    """One dataset of a table.
+
+    Attributes:
+        name, version, license: as in its records.
+        num_shards: of each split.
+        shard_rows: split -> rows of each shard.
+        episodes, views, chunks, frames: totals; an episode seen by three cameras is three views.
+        dead_letters, declared_losses: what was lost, and what the source itself had given up.
+        clipped: control values outside their slot's range, by slot name.
+        controls: slot name -> {"min", "max", "mean", "std"} over all frames but the first.
+        slots: names of the slots that its mask sets.
+    """
+
+    name: str
+    version: str
+    license: str
+    num_shards: int
+    shard_rows: dict[str, list[int]]
+    episodes: int
+    views: int
+    chunks: int
+    frames: int
+    dead_letters: int
+    declared_losses: int
+    clipped: dict[str, int]
+    controls: dict[str, dict[str, float]]
+    slots: list[str]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What a table holds. It has no times and no machine names: equal tables, equal bytes.
+
+    Attributes:
+        schema_version: `record.SCHEMA_VERSION` of its records.
+        plan: hex digest of the plan that made it.
+        tiers: as text, "24x40:raw".
+        datasets, encoder: what is in it.
+        files: path relative to the table -> [bytes, hex BLAKE2b-128].
+    """
+
+    schema_version: int
+    plan: str
+    tiers: list[str]
+    datasets: list[DatasetInfo]
+    encoder: EncoderInfo
+    files: dict[str, list[Any]]
+
+    def to_json(self) -> str:
+        return dump_json(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str, path: str = MANIFEST) -> Manifest:
+        """Raises UsageError if the text is not a manifest of this schema version."""
+        try:
+            value = json.loads(text)
+            if value["schema_version"] != SCHEMA_VERSION:
+                raise UsageError(
+                    f"{path}: schema version {value['schema_version']}, this program reads"
+                    f" {SCHEMA_VERSION}; prepare the table again with this version"
+                )
+            encoder = value["encoder"]
+            encoder["shard_rows"] = tuple(encoder["shard_rows"])
+            return cls(
+                **value
+                | {
+                    "datasets": [DatasetInfo(**d) for d in value["datasets"]],
+                    "encoder": EncoderInfo(**encoder),
+                }
+            )
+        except (ValueError, KeyError, TypeError) as e:
+            raise UsageError(
+                f"{path}: not a manifest ({e}); prepare the table again, or restore the file"
+            ) from e
+
+
+def dump_json(value: Any) -> str:
+    """JSON for files that people read and digests cover: sorted, indented, ending in a newline."""
+    return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def tfds_files(dataset: DatasetInfo, tier: Tier, num_bytes: dict[str, int]) -> dict[str, str]:
+    """`features.json` and `dataset_info.json` of a dataset's folder at a tier, by file name.
+
+    Args:
+        num_bytes: split -> size of its files together.
+    """
+    splits = [
+        {
+            "name": split,
+            "filepathTemplate": FILE_TEMPLATE,
+            "shardLengths": [str(rows) for rows in dataset.shard_rows[split]],
+            "numBytes": str(num_bytes[split]),
+        }
+        for split in dataset.shard_rows
+    ]
+    info = {
+        "name": dataset.name,
+        "version": dataset.version,
+        "fileFormat": "array_record",
+        "moduleName": "open_unisim",
+        "description": "UniSim records: action in, video out. One record is one schemas.Chunk.",
+        "redistributionInfo": {"license": dataset.license},
+        "splits": splits,
+    }
+    return {"features.json": dump_json(features(tier)), "dataset_info.json": dump_json(info)}

@@ -1,0 +1,175 @@
+"""Examples are slices of episodes, and their order is a function of (seed, step)."""
+
+import collections
+import itertools
+
+import numpy as np
+import pytest
+
+from schemas import UsageError
+from trainer.data import (
+    Embeddings,
+    ExampleMaker,
+    ExampleSpec,
+    OrderSpec,
+    Table,
+    TableSource,
+    batches,
+    history_offsets,
+    mixture,
+    order,
+    rows_at,
+)
+from trainer.data.fake import FakeSpec, write_fake_table
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    spec = FakeSpec(episodes=9, images=7, shards=2)
+    return Table(str(write_fake_table(tmp_path_factory.mktemp("table"), 1, spec)))
+
+
+def _maker(table, frames=16, kind="recent", k=4, tokens=16):
+    spec = ExampleSpec(frames=frames, history=history_offsets(kind, k), tokens=tokens)
+    return ExampleMaker(table, Embeddings(table.path, "fake"), spec)
+
+
+def _order(**changes):
+    return OrderSpec(**{"split": "train", "weights": {}, "batch_size": 4, "seed": 0, **changes})
+
+
+def _episodes(table):
+    """The row numbers of each episode, put together from the records' own keys."""
+    found = collections.defaultdict(list)
+    for row in range(len(table)):
+        chunk = table.chunk(row)
+        found[chunk.dataset, chunk.episode_id].append((chunk.step, row))
+    return [[row for _, row in sorted(rows)] for rows in found.values()]
+
+
+@pytest.mark.parametrize("kind", ["recent", "distant"])
+@pytest.mark.parametrize("frames", [16, 5])
+def test_history_and_target_are_slices_of_the_episode(table, kind, frames):
+    maker = _maker(table, frames, kind)
+    for rows in _episodes(table):
+        chunks = table.chunks(rows)
+        episode = np.concatenate([c.pixels() for c in chunks])
+        bins = np.concatenate([c.control_bins for c in chunks])
+        begin = 0
+        for row, chunk in zip(rows, chunks, strict=True):
+            end = begin + chunk.num_frames
+            at = 1 if begin == 0 and chunk.num_frames > 1 else begin  # an episode's first frame
+            example = maker.examples([row])[0]
+            n = min(end - at, frames)
+            assert example["row"] == row
+            np.testing.assert_array_equal(example["frames"][:n], episode[at : at + n])
+            np.testing.assert_array_equal(example["controls"][:n], bins[at : at + n])
+            assert not example["frames"][n:].any() and not example["controls"][n:].any()
+            np.testing.assert_array_equal(example["frame_mask"], np.arange(frames) < n)
+            for i, offset in enumerate(history_offsets(kind, 4)):
+                assert example["history_mask"][i] == (at >= offset)
+                wanted = episode[at - offset] if at >= offset else np.zeros_like(episode[0])
+                np.testing.assert_array_equal(example["history"][i], wanted)
+            begin = end
+
+
+def test_an_image_has_no_history_and_all_else_has(table):
+    maker = _maker(table)
+    for row in range(len(table)):
+        example = maker.examples([row])[0]
+        image = table.key(row).startswith("still/")
+        assert example["history_mask"].any() == (not image)
+        assert example["frame_mask"].sum() == 1 or not image
+        assert example["control_mask"].any() == (not image)
+
+
+def test_tokens_are_the_texts_embedding_padded(table):
+    maker = _maker(table, tokens=4)
+    for row in range(len(table)):
+        example, wanted = maker.examples([row])[0], maker.embeddings.lookup(table.chunk(row).text)
+        n = min(4, len(wanted))
+        assert example["token_mask"].sum() == n
+        assert example["tokens"][:n].tobytes() == wanted[:n].tobytes()
+        assert not example["tokens"][n:].any()
+
+
+def test_examples_have_one_shape_and_reading_together_or_alone_is_the_same(table):
+    source = TableSource(_maker(table))
+    together = source._getitems(list(range(len(source))))
+    for i, example in enumerate(together):
+        alone = source[i]
+        for name, value in example.items():
+            assert np.shape(value) == np.shape(together[0][name])
+            assert value.tobytes() == alone[name].tobytes(), name
+
+
+def test_every_record_is_visited_once_per_epoch(table):
+    rows, n = table.rows("train", "moving"), len(table.rows("train", "moving"))
+    drawn = order(table, _order(weights={"moving": 1, "still": 0}))
+    epochs = [[int(drawn[e * n + i]) for i in range(n)] for e in range(3)]
+    for epoch in epochs:
+        assert sorted(epoch) == rows.tolist()
+    assert epochs[0] != epochs[1] != epochs[2]
+    assert epochs[0] != rows.tolist()
+
+
+def test_the_mixture_that_is_drawn_is_the_one_asked_for(table):
+    spec = _order(weights={"moving": 0.3, "still": 0.1})
+    assert mixture(table, spec) == pytest.approx({"moving": 0.75, "still": 0.25})
+    drawn = order(table, spec)
+    names = [table.key(int(drawn[i])).partition("/")[0] for i in range(400)]
+    for length in (40, 100, 400):
+        assert abs(names[:length].count("still") - length / 4) <= 1
+
+
+def test_a_dataset_without_a_weight_gets_the_small_one(table):
+    shares = mixture(table, _order(weights={"moving": 0.1, "absent": 0.5}))
+    assert shares == pytest.approx({"moving": 2 / 3, "still": 1 / 3})
+    assert mixture(table, _order()) == {"moving": 0.5, "still": 0.5}
+
+
+def test_the_order_is_a_function_of_seed_and_step_whatever_the_threads(table):
+    maker, spec = _maker(table), _order(batch_size=6)
+    runs = [
+        [b["row"].tolist() for b in itertools.islice(batches(maker, spec, threads=t), 9)]
+        for t in (0, 1, 3)
+    ]
+    assert runs[0] == runs[1] == runs[2]
+    assert runs[0] == [rows_at(table, spec, step).tolist() for step in range(9)]
+    other = rows_at(table, _order(batch_size=6, seed=1), 0).tolist()
+    assert other != runs[0][0]
+
+
+def test_processes_divide_every_batch_among_them(table):
+    maker, spec = _maker(table), _order(batch_size=6)
+    whole = list(itertools.islice(batches(maker, spec), 4))
+    parts = [
+        list(itertools.islice(batches(maker, spec, process_index=p, process_count=3), 4))
+        for p in range(3)
+    ]
+    for step, batch in enumerate(whole):
+        for p in range(3):
+            for name, value in parts[p][step].items():
+                assert value.tobytes() == np.ascontiguousarray(batch[name][p::3]).tobytes()
+    with pytest.raises(UsageError, match="does not divide over 4 processes"):
+        batches(maker, spec, process_index=0, process_count=4)
+
+
+def test_an_iterator_goes_on_where_its_state_was_taken(table):
+    maker, spec = _maker(table), _order()
+    straight = batches(maker, spec)
+    rows = [next(straight)["row"].tolist() for _ in range(8)]
+    first = batches(maker, spec)
+    assert [next(first)["row"].tolist() for _ in range(3)] == rows[:3]
+    again = batches(maker, spec, threads=0)
+    again.set_state(first.get_state())
+    assert [next(again)["row"].tolist() for _ in range(5)] == rows[3:]
+
+
+def test_too_little_data_and_senseless_weights_are_refused(table):
+    with pytest.raises(UsageError, match=r"split train has \d+ samples.*batch of 1000"):
+        order(table, _order(batch_size=1000))
+    with pytest.raises(UsageError, match="split test has 0 samples"):
+        order(table, _order(split="test", batch_size=1))
+    with pytest.raises(UsageError, match="weight of moving is -1"):
+        order(table, _order(weights={"moving": -1}))

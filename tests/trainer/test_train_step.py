@@ -1,0 +1,143 @@
+"""The parts of a step: the average's formula, action dropout, the keys, the pixels."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from schemas import UsageError
+from tests.trainer import tiny
+from trainer import configs
+from trainer.configs.config import FREE, TrainConfig, differences
+from trainer.data import Embeddings, ExampleMaker, Table
+from trainer.data.example import pad_tokens
+from trainer.data.loader import stack
+from trainer.train import ema_update, graph_of, init, train_step
+from trainer.train.loop import example_spec, fitted
+from trainer.train.step import conditioning, dropped_action, keys_at, to_model, to_pixels
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    """A fitted config, a batch of every kind of row, and the empty action."""
+    path = tiny.table(tmp_path_factory.mktemp("table"))
+    table, embeddings = Table(path), Embeddings(path, "fake")
+    config = fitted(tiny.CONFIG, embeddings)
+    rows = [0, 1, 2, 4, *table.rows("train", "still")[:2]]
+    batch = stack(ExampleMaker(table, embeddings, example_spec(config)).examples(rows))
+    return config, jax.tree.map(jnp.asarray, batch), pad_tokens(embeddings.lookup(""), 8)
+
+
+def test_the_average_follows_its_formula():
+    old, new = {"a": jnp.array([1.0, -2.0])}, {"a": jnp.array([3.0, 2.0])}
+    np.testing.assert_allclose(ema_update(old, new, 0.75)["a"], [1.5, -1.0])
+    ema = old
+    for _ in range(50):
+        ema = ema_update(ema, new, 0.9)
+    np.testing.assert_allclose(ema["a"], 0.9**50 * old["a"] + (1 - 0.9**50) * new["a"], rtol=1e-5)
+
+
+def test_a_step_moves_the_average_as_the_formula_says(parts):
+    config, batch, empty = parts
+    state = init(config)
+    after, metrics = jax.jit(train_step(config, graph_of(config.model)))(state, batch, empty)
+    wanted = ema_update(state.ema, after.params, config.ema_decay)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), after.ema, wanted)
+    assert after.step == 1 and np.isfinite(metrics["loss"])
+    assert abs(metrics["loss"] - 1) < 0.3  # the untrained model predicts no noise at all
+
+
+def test_padding_and_masked_history_do_not_reach_the_loss(parts):
+    config, batch, empty = parts
+    step = jax.jit(train_step(config, graph_of(config.model)))
+    junk = dict(batch)
+    for name, mask in (("frames", "frame_mask"), ("history", "history_mask")):
+        there = batch[mask][..., None, None, None]
+        junk[name] = jnp.where(there, batch[name], 255)
+    assert (junk["frames"] != batch["frames"]).any() and (junk["history"] != batch["history"]).any()
+    state = init(config)
+    state = step(state, batch, empty)[0]  # the last layer begins at zero and would hide them
+    assert step(state, batch, empty)[1]["loss"] == step(state, junk, empty)[1]["loss"]
+
+
+def test_action_dropout_keeps_the_history_and_takes_all_of_the_action(parts):
+    config, batch, (tokens, mask) = parts
+    cond = conditioning(batch)
+    key = jax.random.key(0)
+    none = dropped_action(cond, key, 0.0, (jnp.asarray(tokens), jnp.asarray(mask)))
+    jax.tree.map(np.testing.assert_array_equal, none, cond)
+    every = dropped_action(cond, key, 1.0, (jnp.asarray(tokens), jnp.asarray(mask)))
+    np.testing.assert_array_equal(every.history, cond.history)
+    np.testing.assert_array_equal(every.history_mask, cond.history_mask)
+    assert cond.history_mask.any() and cond.control_mask.any()
+    assert not every.control_mask.any()
+    for i in range(len(every.tokens)):
+        np.testing.assert_array_equal(every.token_mask[i], mask)
+        np.testing.assert_array_equal(every.tokens[i], tokens.astype(np.float32))
+
+
+def test_action_dropout_drops_the_share_asked_for():
+    keys = [keys_at(0, jnp.asarray(step))[0] for step in range(200)]
+    dropped = np.mean([jax.random.bernoulli(key, 0.3, (16,)).mean() for key in keys])
+    assert abs(dropped - 0.3) < 0.03
+
+
+def test_keys_are_a_function_of_seed_and_step():
+    def bits(seed, step):
+        return jax.random.key_data(keys_at(seed, jnp.asarray(step))).tolist()
+
+    assert bits(1, 5) == bits(1, 5)
+    drawn = [tuple(k) for pair in ((0, 0), (0, 1), (1, 0), (1, 1)) for k in bits(*pair)]
+    assert len(set(drawn)) == 12
+
+
+def test_pixels_come_back_from_the_models_range():
+    pixels = jnp.arange(256, dtype=jnp.uint8).reshape(1, 256, 1, 1).repeat(3, -1)
+    values = to_model(pixels)
+    assert values.min() == -1 and values.max() == 1
+    np.testing.assert_array_equal(to_pixels(values), pixels)
+    np.testing.assert_array_equal(to_pixels(values * 3)[0, [0, 255], 0, 0], [0, 255])
+
+
+def test_absent_history_is_zero_in_the_models_range(parts):
+    _, batch, _ = parts
+    cond = conditioning(batch)
+    absent = ~np.asarray(cond.history_mask)
+    assert absent.any() and not np.asarray(cond.history)[absent].any()
+
+
+@pytest.mark.parametrize("name", ["base", "debug"])
+def test_a_config_survives_its_file(name):
+    config = configs.get(name)
+    assert TrainConfig.from_dict(config.to_dict(), "here") == config
+    assert differences(config.to_dict(), config.to_dict()) == []
+
+
+def test_base_is_table_6():
+    config = configs.get("base")
+    m = config.model
+    assert (m.channels, m.multipliers, m.blocks, m.cond_width) == (1024, (1, 2, 4), 3, 4096)
+    assert dict(zip(m.attention, m.heads, strict=True)) == {0: 8, 1: 16, 2: 16}
+    assert (m.cond_mlp_layers, m.dropout, m.history_frames) == (4, 0.1, 4)
+    assert (config.batch_size, config.steps, config.tokens) == (256, 1_000_000, 64)
+    assert (config.adam_b1, config.adam_b2, config.learning_rate) == (0.9, 0.99, 1e-4)
+    assert (config.ema_decay, config.weight_decay, config.frames) == (0.9999, 0.0, 16)
+
+
+def test_free_fields_are_no_difference_and_all_others_are():
+    old = tiny.CONFIG.to_dict()
+    for name, value in old.items():
+        if isinstance(value, int | float):
+            new = {**old, name: value + 1}
+            assert bool(differences(old, new)) == (name not in FREE), name
+
+
+def test_senseless_values_and_unknown_names_are_refused():
+    with pytest.raises(UsageError, match="--batch-size is 0, wanted 1 or more"):
+        tiny.config(batch_size=0)
+    with pytest.raises(UsageError, match=r"--action-dropout is 1.5, wanted 0..1"):
+        tiny.config(action_dropout=1.5)
+    with pytest.raises(UsageError, match="did you mean 'debug'"):
+        configs.get("debgu")
+    with pytest.raises(UsageError, match="not a config of this version"):
+        TrainConfig.from_dict({**tiny.CONFIG.to_dict(), "nonsense": 1}, "here")

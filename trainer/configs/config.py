@@ -1,0 +1,184 @@
+"""`TrainConfig`: everything that decides what a training run computes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal, get_origin, get_type_hints
+
+from schemas import UsageError, did_you_mean
+from trainer.model import ModelConfig
+
+PAPER_WEIGHTS = {
+    "habitat": 0.1,
+    "rt1": 0.1,
+    "ego4d": 0.1,
+    "ssv2": 0.1,
+    "epic": 0.1,
+    "matterport": 0.1,
+    "bridge": 0.05,
+    "rt2": 0.05,
+    "language_table": 0.05,
+    "laion": 0.05,
+}
+"""The paper's mixture weights, by the names of our sources (0.05 for those unnamed)."""
+
+# what a run may change when it is resumed: how long and how noisily it runs, not what it computes
+FREE = ("steps", "save_every", "keep", "log_every", "read_threads")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """A training run. "Open" marks what the paper leaves unpublished: the value is our choice.
+
+    Equal configs, tables and numbers of steps give equal parameters, bit for bit, on one CPU.
+    """
+
+    model: ModelConfig
+    """The video U-Net. `text_width` is taken from the table's text encoder."""
+
+    tier: str = "24x40"
+    """Resolution of the table to train on, HEIGHTxWIDTH."""
+
+    frames: int = 16
+    """Frames that one step of the simulator produces; shorter rows are padded and masked, longer
+    ones are cut."""
+
+    history: Literal["recent", "distant"] = "recent"
+    """Which past frames condition the next ones: the last, or exponentially spaced ones."""
+
+    tokens: int = 64
+    """Tokens of the action text; longer texts are cut."""
+
+    weights: dict[str, float] = dataclasses.field(default_factory=dict)
+    """Mixture: NAME WEIGHT pairs. Empty weighs all datasets alike; datasets not named get 0.05; 0
+    leaves one out."""
+
+    batch_size: int = 256
+    """Samples of a step, over all processes."""
+
+    steps: int = 1_000_000
+    """Optimiser steps of the whole run, those before a resume included."""
+
+    seed: int = 0
+    """Of the initial parameters, the order of samples, and all noise."""
+
+    learning_rate: float = 1e-4
+    """Adam's step size."""
+
+    warmup_steps: int = 0
+    """Steps over which the learning rate rises from 0, linearly. Open."""
+
+    adam_b1: float = 0.9
+    """Adam's decay of the first moment."""
+
+    adam_b2: float = 0.99
+    """Adam's decay of the second moment."""
+
+    weight_decay: float = 0.0
+    """Decoupled weight decay."""
+
+    clip_norm: float = 0.0
+    """Gradients with a larger global norm are scaled down to it; 0 never scales. Open."""
+
+    ema_decay: float = 0.9999
+    """Decay of the moving average of the parameters, which is what simulates."""
+
+    action_dropout: float = 0.1
+    """Share of samples that see no action (but their history), for guidance. Open."""
+
+    log_snr_min: float = -20.0
+    """Log signal-to-noise ratio at the end of the cosine schedule."""
+
+    log_snr_max: float = 20.0
+    """Log signal-to-noise ratio at its beginning."""
+
+    save_every: int = 5000
+    """Steps between checkpoints; the last step is always saved."""
+
+    keep: int = 3
+    """Checkpoints kept; older ones are deleted."""
+
+    log_every: int = 100
+    """Steps between progress lines."""
+
+    read_threads: int = 4
+    """Threads that read batches ahead; the samples do not depend on it."""
+
+    def __post_init__(self):
+        positive = ("frames", "tokens", "batch_size", "steps", "save_every", "keep", "log_every")
+        for name in positive:
+            if getattr(self, name) < 1:
+                raise UsageError(f"{_flag(name)} is {getattr(self, name)}, wanted 1 or more")
+        for name in ("warmup_steps", "weight_decay", "clip_norm", "read_threads"):
+            if not getattr(self, name) >= 0:
+                raise UsageError(f"{_flag(name)} is {getattr(self, name)}, wanted 0 or more")
+        for name in ("adam_b1", "adam_b2", "ema_decay", "action_dropout"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(f"{_flag(name)} is {getattr(self, name)}, wanted 0..1")
+        if not self.learning_rate > 0:
+            raise UsageError(f"--learning-rate is {self.learning_rate}, wanted more than 0")
+        if not 0 <= self.seed < 2**32:
+            raise UsageError(f"--seed is {self.seed}, wanted 0..{2**32 - 1}")
+        if not self.log_snr_min < self.log_snr_max:
+            raise UsageError("--log-snr-min must be below --log-snr-max")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], where: str) -> TrainConfig:
+        """The inverse of `to_dict`, of a config that was read from the file `where`.
+
+        Raises:
+            UsageError: if its fields are not those of this version.
+        """
+        try:
+            model = _build(ModelConfig, values["model"])
+            return _build(cls, {**values, "model": model})
+        except (KeyError, TypeError, ValueError) as e:
+            raise UsageError(
+                f"{where}: not a config of this version ({e}); use the version that wrote it"
+            ) from e
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """What two configs (as of `to_dict`) differ in, "batch_size 8 -> 16", but for `FREE` fields."""
+    found = []
+    for name in sorted({*old, *new}):
+        a, b = old.get(name), new.get(name)
+        if not prefix and name in FREE:
+            continue
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            found += differences(a, b, f"{prefix}{name}.")
+        elif _plain(a) != _plain(b):
+            found.append(f"{prefix}{name} {a} -> {b}")
+    return found
+
+
+def check_weights(weights: Mapping[str, float], datasets: list[str]) -> None:
+    """Raises UsageError for a weight of a dataset that neither the table nor the paper has."""
+    known = [*datasets, *PAPER_WEIGHTS]
+    for name in weights:
+        if name not in known:
+            raise UsageError(f"--weights: no dataset {name!r}, {did_you_mean(name, known)}")
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _build(cls: type, values: Mapping[str, Any]):
+    """A dataclass from JSON values, which have no tuples. Raises TypeError for unknown fields."""
+    hints = get_type_hints(cls)
+    return cls(
+        **{
+            name: tuple(value) if get_origin(hints.get(name)) is tuple else value
+            for name, value in values.items()
+        }
+    )

@@ -1,0 +1,210 @@
+"""`VideoUNet`: the video diffusion model p(o_t | h_{t-1}, a_{t-1}) of UniSim, section 2.2.
+
+A factorised space-time U-Net (Video Diffusion Models, 2022): 1×3×3 convolutions; at the levels that
+have attention, spatial attention, attention to the action, then temporal attention. The noise level
+and the action enter every residual block.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from schemas import UsageError
+from trainer.model.actions import Action, ActionEncoder
+from trainer.model.attention import ActionAttention, SpatialAttention, TemporalAttention
+from trainer.model.conditioning import Conditioning
+from trainer.model.config import ModelConfig
+from trainer.model.layers import (
+    Conv,
+    Dense,
+    Downsample,
+    FrameNorm,
+    ResBlock,
+    Upsample,
+    depth_to_space,
+    space_to_depth,
+    waves,
+)
+
+__all__ = ["ModelConfig", "VideoUNet"]
+
+_NOISE_FEATURES = 128
+
+
+class Embedding(nnx.Module):
+    """Noise level and action, through an MLP, as one vector per frame."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        width = config.cond_width
+        self.noise = Dense(_NOISE_FEATURES, width, config, rngs=rngs)
+        self.layers = nnx.List(
+            [Dense(width, width, config, rngs=rngs) for _ in range(config.cond_mlp_layers)]
+        )
+
+    def __call__(self, log_snr: Float[Array, "b"], action: Action) -> Float[Array, "b t e"]:
+        # log SNR runs from -20 to 20: the longest wave orders it, the shortest tells 0.25 apart
+        y = self.noise(waves(log_snr, _NOISE_FEATURES, 1.0, 128.0))[:, None] + action.frame
+        for layer in self.layers:
+            y = layer(nnx.silu(y))
+        return nnx.silu(y)
+
+
+class Block(nnx.Module):
+    """A residual block and, at a level that has attention, the three attentions after it."""
+
+    def __init__(
+        self, inputs: int, outputs: int, heads: int, config: ModelConfig, *, rngs: nnx.Rngs
+    ):
+        self.res = ResBlock(inputs, outputs, config, rngs=rngs)
+        self.has_attention = heads > 0
+        if heads:
+            self.spatial = SpatialAttention(outputs, heads, config, rngs=rngs)
+            self.action = ActionAttention(outputs, heads, config, rngs=rngs)
+            self.temporal = TemporalAttention(outputs, heads, config, rngs=rngs)
+
+    def __call__(
+        self,
+        x: Float[Array, "b t h w i"],
+        embedding: Float[Array, "b t e"],
+        action: Action,
+        cond: Conditioning,
+        key: jax.Array | None,
+    ) -> Float[Array, "b t h w o"]:
+        x = self.res(x, embedding, key)
+        if self.has_attention:
+            x = self.spatial(x)
+            x = self.action(x, action.tokens, action.mask)
+            x = self.temporal(x, cond.frame_mask)
+        return x
+
+
+class VideoUNet(nnx.Module):
+    """Predicts the noise in a video. It is a `trainer.diffusion.DenoiseFn`.
+
+    On the way down and on the way up a level has the same number of equal blocks (up blocks take
+    their twin's output beside the current one). Parameters are float32.
+
+    Raises:
+        UsageError: when called with frames that cannot be halved down the levels, or conditioning
+            of another shape than the configuration's.
+    """
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        self.config = config
+        width, levels, pixels = config.width, range(config.levels), 3 * config.patch**2
+
+        def blocks(inputs: int, level: int, count: int) -> nnx.List[Block]:
+            heads, outputs = config.heads_at(level), config.width(level)
+            return nnx.List(
+                [Block(inputs, outputs, heads, config, rngs=rngs) for _ in range(count)]
+            )
+
+        self.action = ActionEncoder(config, rngs=rngs)
+        self.embedding = Embedding(config, rngs=rngs)
+        self.noisy_in = Conv(pixels, width(0), config, rngs=rngs)
+        if planes := config.history_frames * (pixels + 1):
+            self.history_in = Conv(planes, width(0), config, use_bias=False, rngs=rngs)
+        self.down = nnx.List([blocks(width(i), i, config.blocks) for i in levels])
+        self.halve = nnx.List(
+            [Downsample(width(i), width(i + 1), config, rngs=rngs) for i in levels[:-1]]
+        )
+        self.middle = blocks(width(-1), config.levels - 1, 2)
+        self.up = nnx.List([blocks(2 * width(i), i, config.blocks) for i in levels])
+        self.double = nnx.List(
+            [Upsample(width(i + 1), width(i), config, rngs=rngs) for i in levels[:-1]]
+        )
+        self.norm_out = FrameNorm(width(0), config, rngs=rngs)
+        zeros = nnx.initializers.zeros_init()
+        self.noise_out = Conv(width(0), pixels, config, kernel_init=zeros, rngs=rngs)
+
+    def __call__(
+        self,
+        noisy: Float[Array, "b t h w 3"],
+        log_snr: Float[Array, "b"],
+        cond: Conditioning,
+        *,
+        dropout_key: jax.Array | None = None,
+    ) -> Float[Array, "b t h w 3"]:
+        """The noise ε in `noisy` = α·frames + σ·ε, float32; zeros for padded frames.
+
+        Args:
+            noisy: frames with noise.
+            log_snr: log(α²/σ²) of each sample.
+            cond: history, action and masks.
+            dropout_key: draws the dropout; None leaves it off.
+        """
+        self._check(noisy, cond)
+        real = cond.frame_mask[:, :, None, None, None]
+        action = self.action(cond)
+        embedding = self.embedding(log_snr, action)
+        keys = _keys(dropout_key)
+
+        def run(block: Block, x: Array) -> Array:
+            return block(x, embedding, action, cond, next(keys))
+
+        x = self._enter(jnp.where(real, noisy, 0), cond)
+        skips: list[Array] = []
+        for level, blocks in enumerate(self.down):
+            if level:
+                x = self.halve[level - 1](x)
+            for block in blocks:
+                x = run(block, x)
+                skips.append(x)
+        for block in self.middle:
+            x = run(block, x)
+        for level in reversed(range(self.config.levels)):
+            for block in self.up[level]:
+                x = run(block, jnp.concatenate([x, skips.pop()], -1))
+            if level:
+                x = self.double[level - 1](x)
+        y = self.noise_out(nnx.silu(self.norm_out(x)))
+        return jnp.where(real, depth_to_space(y, self.config.patch), 0).astype(jnp.float32)
+
+    def _enter(
+        self, noisy: Float[Array, "b t h w 3"], cond: Conditioning
+    ) -> Float[Array, "b t h w c"]:
+        """The first convolution over noised frame, history and history mask on the channel axis.
+
+        A convolution is linear in its input channels, so the part that reads the history is done
+        once and added at every future index, not t times. The mask is a plane per history frame:
+        a frame that is absent is another thing than a black one.
+        """
+        x = self.noisy_in(space_to_depth(noisy, self.config.patch))
+        if not self.config.history_frames:
+            return x
+        there = cond.history_mask[:, :, None, None, None]
+        history = space_to_depth(jnp.where(there, cond.history, 0), self.config.patch)
+        plane = jnp.broadcast_to(there, (*history.shape[:-1], 1)).astype(history.dtype)
+        planes = jnp.moveaxis(jnp.concatenate([history, plane], -1), 1, -2)
+        return x + self.history_in(planes.reshape(*planes.shape[:3], -1))[:, None]
+
+    def _check(self, noisy: Array, cond: Conditioning) -> None:
+        batch, frames, height, width, _ = noisy.shape
+        self.config.check_frames(height, width)
+        c = self.config
+        wanted = {
+            "history": (batch, c.history_frames, height, width, 3),
+            "history_mask": (batch, c.history_frames),
+            "tokens": (batch, cond.token_mask.shape[-1], c.text_width),
+            "controls": (batch, frames, c.control_slots),
+            "control_mask": (batch, c.control_slots),
+            "frame_mask": (batch, frames),
+        }
+        for name, shape in wanted.items():
+            found = getattr(cond, name).shape
+            if found != shape:
+                raise UsageError(
+                    f"model: {name} is {found}, wanted {shape}; the model's configuration and the"
+                    " data's must state the same history, text width and control slots"
+                )
+
+
+def _keys(key: jax.Array | None):
+    """A key for each block in turn, or None for ever."""
+    index = 0
+    while True:
+        yield None if key is None else jax.random.fold_in(key, index)
+        index += 1

@@ -1,0 +1,19 @@
+"""A table in, checkpoints out: state, step, loop, checkpoints."""
+
+from trainer.train.checkpoint import Checkpoints, RunInfo
+from trainer.train.loop import TrainResult, train
+from trainer.train.state import TrainState, abstract, ema_update, graph_of, init
+from trainer.train.step import train_step
+
+__all__ = [
+    "Checkpoints",
+    "RunInfo",
+    "TrainResult",
+    "TrainState",
+    "abstract",
+    "ema_update",
+    "graph_of",
+    "init",
+    "train",
+    "train_step",
+]

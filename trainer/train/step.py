@@ -1,0 +1,103 @@
+"""`train_step`: the one function that training compiles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import cast
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
+
+from trainer.configs.config import TrainConfig
+from trainer.diffusion import CosineSchedule, diffusion_loss
+from trainer.model import Conditioning, VideoUNet, drop_action
+from trainer.train.state import Params, TrainState, bind, ema_update, optimizer
+
+Batch = Mapping[str, Array]
+Metrics = dict[str, Array]
+Empty = tuple[Float[Array, "l d"], Bool[Array, " l"]]
+"""The empty action: padded embedding of "" and its mask."""
+
+
+def to_model(frames: UInt8[Array, "*s h w 3"]) -> Float[Array, "*s h w 3"]:
+    """Pixels 0..255 as float32 in [-1, 1]."""
+    return frames.astype(jnp.float32) / 127.5 - 1.0
+
+
+def to_pixels(frames: Float[Array, "*s h w 3"]) -> UInt8[Array, "*s h w 3"]:
+    """The inverse of `to_model`; values outside [-1, 1] are clipped."""
+    return jnp.round((jnp.clip(frames, -1, 1) + 1) * 127.5).astype(jnp.uint8)
+
+
+def conditioning(batch: Batch) -> Conditioning:
+    """What a batch of examples conditions on, on the device.
+
+    Args:
+        batch: as `ExampleMaker` describes it, with a leading dimension.
+    """
+    mask = batch["history_mask"]
+    history = jnp.where(mask[..., None, None, None], to_model(batch["history"]), 0)
+    return Conditioning(
+        history=history,
+        history_mask=mask,
+        tokens=batch["tokens"].astype(jnp.float32),
+        token_mask=batch["token_mask"],
+        controls=batch["controls"],
+        control_mask=batch["control_mask"],
+        frame_mask=batch["frame_mask"],
+    )
+
+
+def keys_at(seed: int, step: Int[Array, ""]) -> PRNGKeyArray:
+    """Three keys for a step's action dropout, noise and dropout; a function of (seed, step) alone,
+    so that a resumed run draws what the straight one drew."""
+    return jax.random.split(jax.random.fold_in(jax.random.key(seed), step), 3)
+
+
+def dropped_action(cond: Conditioning, key: PRNGKeyArray, rate: float, empty: Empty):
+    """The conditioning with the action of a random share of samples replaced by the empty one.
+
+    The history stays: the unconditional branch of guidance is p(o_t | h_{t-1}) (UniSim, appendix).
+    """
+    drop = jax.random.bernoulli(key, rate, (cond.history.shape[0],))
+    return drop_action(cond, drop, *empty)
+
+
+def train_step(
+    config: TrainConfig, graph: nnx.GraphDef[VideoUNet]
+) -> Callable[[TrainState, Batch, Empty], tuple[TrainState, Metrics]]:
+    """One optimiser step as a pure function of state, batch and the empty action, not yet compiled.
+
+    It returns the next state and float32 scalars: `loss`, the noise prediction error averaged over
+    real frames, and `grad_norm`, the gradients' global norm before clipping.
+    """
+    schedule = CosineSchedule(log_snr_min=config.log_snr_min, log_snr_max=config.log_snr_max)
+    adam = optimizer(config)
+
+    def step(state: TrainState, batch: Batch, empty: Empty) -> tuple[TrainState, Metrics]:
+        action_key, noise_key, dropout_key = keys_at(config.seed, state.step)
+        cond = dropped_action(conditioning(batch), action_key, config.action_dropout, empty)
+
+        def loss_of(params):
+            model = bind(graph, params)
+
+            def denoise(noisy, log_snr, cond):
+                return model(noisy, log_snr, cond, dropout_key=dropout_key)
+
+            return diffusion_loss(denoise, schedule, to_model(batch["frames"]), cond, noise_key)
+
+        loss, grads = jax.value_and_grad(loss_of)(state.params)
+        updates, moments = adam.update(grads, state.optimizer, state.params)
+        params = cast(Params, optax.apply_updates(state.params, updates))
+        after = TrainState(
+            step=state.step + 1,
+            params=params,
+            ema=ema_update(state.ema, params, config.ema_decay),
+            optimizer=moments,
+        )
+        return after, {"loss": loss, "grad_norm": optax.global_norm(grads)}
+
+    return step
