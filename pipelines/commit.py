@@ -47,6 +47,7 @@ def commit(job: Job, receipts: Iterable[Receipt], embedded: Iterable[ShardResult
     text = finish(job.out, check_directory(job.t5), list(embedded))
     content |= text.files
     content[PLAN] = _digest(job.out, PLAN)
+    files.delete_temporaries(job.out)
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
         plan=plan.digest(),

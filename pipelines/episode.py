@@ -5,7 +5,7 @@ A source is a module in `pipelines/sources`, found by its file name, with four n
 - `INFO`: a `SourceInfo`, what it reads and where the paper uses it;
 - `units(path)`: the pieces that workers read on their own, cheap to list;
 - `episodes(unit)`: the episodes of one piece, decoded lazily;
-- `fake(root, seed)`: writes a tiny corpus in the native format, traps included.
+- `fake(root, seed)`: writes a tiny corpus in the native format, with its known traps.
 
 Bad data raises `DataError`. Raised while a frame is decoded it costs that episode; *yielded* by
 `episodes` it costs what it names and the unit goes on; raised by `episodes` it costs the rest of
@@ -144,6 +144,9 @@ class Source(Protocol):
         """The unit's episodes, in a stable order. See the module's text for errors."""
         ...
 
-    def fake(self, root: Path, seed: int) -> Path:
-        """Writes a tiny corpus in the native format below `root`; returns the `--source` path."""
+    def fake(self, root: Path, seed: int, *, traps: bool = True) -> Path:
+        """Writes a tiny corpus in the native format below `root`; returns the `--source` path.
+
+        With `traps` it holds what the format is known to go wrong in; without, only good data.
+        """
         ...

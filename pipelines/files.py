@@ -13,6 +13,8 @@ from apache_beam.io.filesystems import FileSystems
 
 from schemas import UsageError
 
+_TEMPORARY = ".tmp-"
+
 
 def is_local(path: str) -> bool:
     """Whether the path is on this machine's own file system."""
@@ -104,7 +106,7 @@ def local_write(path: str) -> Iterator[str]:
     if is_local(path):
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
         handle, temporary = tempfile.mkstemp(
-            prefix=".tmp-", suffix="-" + name_of(path), dir=os.path.dirname(path) or "."
+            prefix=_TEMPORARY, suffix="-" + name_of(path), dir=os.path.dirname(path) or "."
         )
         os.close(handle)
         os.chmod(temporary, 0o644)
@@ -124,6 +126,19 @@ def local_write(path: str) -> Iterator[str]:
         ):
             while block := f.read(1 << 20):
                 target.write(block)
+
+
+def is_temporary(path: str) -> bool:
+    """Whether the file is one of `local_write` that is not complete."""
+    return name_of(path).startswith(_TEMPORARY)
+
+
+def delete_temporaries(folder: str) -> None:
+    """Deletes what killed writers left anywhere below a local folder."""
+    if is_local(folder):
+        for path, _ in glob(join(folder, "**")):
+            if is_temporary(path):
+                os.unlink(path)
 
 
 def delete_tree(path: str) -> None:

@@ -276,14 +276,15 @@ def save(plan: Plan, out: str) -> bool:
     """
     path = files.join(out, PLAN)
     if files.exists(path):
-        there = Plan.from_json(files.read(path).decode(), path)
-        if there.digest() != plan.digest():
+        saved = Plan.from_json(files.read(path).decode(), path)
+        if saved.digest() != plan.digest():
             raise UsageError(
-                f"{path}: {out} holds another plan ({difference(there, plan)}); give another --out,"
+                f"{path}: {out} holds another plan ({difference(saved, plan)}); give another --out,"
                 " or remove it to begin anew"
             )
         return False
-    if files.exists(out) and files.glob(files.join(out, "*")):
+    there = files.glob(files.join(out, "*")) if files.exists(out) else []
+    if not all(files.is_temporary(path) for path, _ in there):
         raise UsageError(f"{out}: not empty and not a table; give an --out that does not exist yet")
     files.write(path, plan.to_json().encode())
     return True

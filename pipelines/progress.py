@@ -40,11 +40,11 @@ class Progress:
         """All of `unit` is done."""
         self._finished += unit.cost
         self._in_unit = 0
-        self._note(self._finished)
+        self._note(self._finished, every=0.2 * _EVERY)
 
-    def _note(self, cost: int) -> None:
+    def _note(self, cost: int, every: float = _EVERY) -> None:
         now = time.monotonic()
-        if not self._on or now - self._last < _EVERY:
+        if not self._on or now - self._last < every:
             return
         self._last = now
         files.write(str(self._path), json.dumps([cost, self._episodes]).encode())

@@ -96,7 +96,7 @@ def _passport(episode: Episode, unit: Unit, info: SourceInfo, dataset: Dataset) 
         is_first=False,
         is_last=False,
         source_uri=relative_uri(uri, dataset.root) if uri else unit.uri,
-        source_range=episode.source_range,
+        source_range=episode.source_range or "whole file",
         source_version=dataset.version,
         license=episode.license or info.license,
         recipe=dataset.recipe,

@@ -128,7 +128,7 @@ def _end(job, made, encoder, seconds: float) -> int:
     """Says what the table holds; 1 if it was not committed for its losses."""
     from pipelines import commit, files, prepare, receipt
     from schemas import Manifest
-    from schemas.table import DEAD_LETTERS, MANIFEST
+    from schemas.table import DEAD_LETTERS, MANIFEST, WORK
 
     path = files.join(job.out, MANIFEST)
     if not files.exists(path):
@@ -142,6 +142,7 @@ def _end(job, made, encoder, seconds: float) -> int:
                 " kept: mend the input, or run again with a larger --error-budget to commit them"
             )
         return 1
+    files.delete_tree(files.join(job.out, WORK))  # a job killed just after its commit leaves it
     manifest = Manifest.from_json(files.read(path).decode(), path)
     if manifest.encoder.digest != encoder.digest:
         raise UsageError(

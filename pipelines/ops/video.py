@@ -170,18 +170,36 @@ def _error(source: Source, reason: str, stage: str = "decode") -> DataError:
     return DataError(f"{os.path.basename(path) or 'video'}: {reason}", stage=stage, uri=path)
 
 
+class _File:
+    """A file for libav to read. Damaged indexes send it to before the start or far past the end,
+    where the system's own errors would look like the disk's."""
+
+    def __init__(self, source: Source, file: BinaryIO):
+        self.source, self.file = source, file
+        self.read, self.tell = file.read, file.tell
+        self.size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self.tell(), os.SEEK_END: self.size}
+        position = base[whence] + offset
+        if position < 0:
+            raise _error(self.source, "not a whole video (its index points before its start)")
+        self.file.seek(min(position, self.size))
+        return position
+
+
 @contextlib.contextmanager
-def _opened(
-    source: Source,
-) -> Iterator[tuple[av.container.InputContainer, VideoStream, BinaryIO]]:
+def _opened(source: Source) -> Iterator[tuple[av.container.InputContainer, VideoStream, _File]]:
     """Container, video stream and file; libav's errors are DataError while these are in use."""
     limit = {"max_pixels": str(MAX_PIXELS)}
     with contextlib.ExitStack() as stack:
         try:
-            file = source
-            if isinstance(file, str | os.PathLike):
+            if isinstance(source, str | os.PathLike):
                 # not by name: libav would take some names for its protocols
-                file = stack.enter_context(open(file, "rb"))
+                file = _File(source, stack.enter_context(open(source, "rb")))
+            else:
+                file = _File(source, source)
             options = {"format_whitelist": _FORMATS, **limit}
             container = av.open(file, "r", options=options, metadata_errors="replace")
             stack.enter_context(container)
@@ -282,7 +300,7 @@ def _upright(pixels: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 
 
 def _check_whole(
-    source: Source, container: av.container.InputContainer, file: BinaryIO, last: float
+    source: Source, container: av.container.InputContainer, file: _File, last: float
 ) -> None:
     """Raises DataError if a Matroska file ends early, which its demuxer takes for the end.
 
@@ -292,9 +310,8 @@ def _check_whole(
         return
     file.seek(0)
     promised = _segment_end(file.read(64))
-    found = file.seek(0, os.SEEK_END)
-    if promised is not None and found < promised:
-        raise _error(source, f"cut short: {found} bytes of {promised}")
+    if promised is not None and file.size < promised:
+        raise _error(source, f"cut short: {file.size} bytes of {promised}")
     # damage can also throw the demuxer off for good
     if math.isfinite(last) and len(container.streams) == 1 and container.duration is not None:
         duration = container.duration / av.time_base

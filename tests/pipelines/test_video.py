@@ -1,8 +1,11 @@
 """Laws of reading video: times, spans, pixels, and what is wrong with a file."""
 
+import contextlib
+import functools
 import io
 import itertools
 import struct
+import tempfile
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,6 +15,8 @@ import numpy as np
 import pytest
 from av.video.reformatter import Interpolation
 from av.video.stream import VideoStream
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipelines.ops import video
 from schemas import DataError
@@ -49,6 +54,14 @@ def encoded(path: Path, codec: str, pts: list[int], prepare=lambda stream: None,
             frame.pts, frame.time_base = time, Fraction(1, 100)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
+
+
+@functools.cache
+def clip(codec: str, name: str) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / name
+        video.write_video(str(path), images(12), 12.0, codec)
+        return path.read_bytes()
 
 
 @pytest.fixture
@@ -124,7 +137,7 @@ def test_spans_agree_with_the_whole_and_share_no_frame(tmp_path, codec, name, fi
     assert np.allclose(whole, first + np.arange(36) / 12, atol=1e-3)
     cuts = [first, first + 0.7, whole[10], whole[20] + 1e-4, whole[29], whole[-1] + 0.01]
     spans = [times(path, a, b) for a, b in itertools.pairwise(cuts)]
-    assert sum(spans, []) == whole
+    assert [t for span in spans for t in span] == whole
     for start in whole:
         assert times(path, start) == [t for t in whole if t >= start]
 
@@ -143,7 +156,7 @@ def test_a_span_reads_only_a_part_of_the_file():
     class Counted(io.BytesIO):
         count = 0
 
-        def read(self, size=-1):
+        def read(self, size: int | None = -1) -> bytes:
             data = super().read(size)
             self.count += len(data)
             return data
@@ -158,8 +171,7 @@ def test_frames_come_one_at_a_time(decoded):
     first = next(reader)
     second = next(reader)
     assert decoded() <= 3
-    reader.close()
-    # what was handed out outlives the file
+    del reader  # what was handed out outlives the file
     assert first.image().shape == second.image().shape == (272, 640, 3)
 
 
@@ -211,8 +223,10 @@ ONE = 1 << 16  # 1.0 in a display matrix
 
 @pytest.mark.parametrize(
     "a, b, c, d",
-    [(1, 0, 0, 1), (0, 1, -1, 0), (-1, 0, 0, -1), (0, -1, 1, 0)]
-    + [(-1, 0, 0, 1), (1, 0, 0, -1), (0, 1, 1, 0), (0, -1, -1, 0)],
+    [
+        *[(1, 0, 0, 1), (0, 1, -1, 0), (-1, 0, 0, -1), (0, -1, 1, 0)],  # turned
+        *[(-1, 0, 0, 1), (1, 0, 0, -1), (0, 1, 1, 0), (0, -1, -1, 0)],  # and mirrored
+    ],
 )
 def test_frames_are_shown_upright(tmp_path, a, b, c, d):
     """By the definition in the MP4 standard: a pixel (x, y) is shown at (a x + c y, b x + d y)."""
@@ -254,7 +268,7 @@ def test_what_is_no_video_is_bad_data(tmp_path, content):
     path.write_bytes(content)
     error = bad(path, "clip.webm: not a whole")
     assert error.uri == str(path) and error.stage == "decode"
-    with pytest.raises(DataError, match="clip.webm"):
+    with pytest.raises(DataError, match=r"clip\.webm"):
         video.probe(path)
     bad(io.BytesIO(content), "video: not a whole")
 
@@ -264,13 +278,40 @@ def test_a_missing_file_is_bad_data(tmp_path):
 
 
 @pytest.mark.parametrize("codec, name", CODECS)
-@pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.9, 0.99])
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.9])
 def test_a_file_cut_short_is_bad_data(tmp_path, codec, name, share):
     path = tmp_path / name
     video.write_video(str(path), images(), 12.0, codec)
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * share)])
     bad(path, r"not a whole|cut short")
+
+
+@pytest.mark.parametrize("codec, name", CODECS)
+def test_no_cut_loses_frames_in_silence(tmp_path, codec, name):
+    video.write_video(str(tmp_path / name), images(), 12.0, codec)
+    data = (tmp_path / name).read_bytes()
+    for length in {*range(0, len(data), 41), *range(len(data) - 120, len(data))}:
+        try:
+            found = times(io.BytesIO(data[:length]))
+        except DataError:
+            continue
+        assert len(found) == 36  # an MP4's last bytes are a note about its maker
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.sampled_from(CODECS),
+    st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), min_size=1, max_size=10),
+    st.sampled_from([0.0, 0.5]),
+)
+def test_damaged_bytes_raise_nothing_but_data_errors(kind, changes, start):
+    data = bytearray(clip(*kind))
+    for place, value in changes:
+        data[int(place * len(data))] = value
+    with contextlib.suppress(DataError):
+        for frame in video.frames(io.BytesIO(data), start):
+            assert frame.image().shape[2] == 3
 
 
 def test_a_cut_file_still_gives_the_spans_before_the_cut(tmp_path):
@@ -304,7 +345,6 @@ def test_damage_that_ends_a_webm_early_is_bad_data(tmp_path):
 
 
 def test_time_that_runs_backwards_is_bad_data(tmp_path):
-    path = tmp_path / "a.avi"
     path = tmp_path / "a.mp4"
     video.write_video(str(path), images(12), 12.0, "libx264")
     data = bytearray(path.read_bytes())

@@ -23,6 +23,11 @@ def _train(config, data, out):
     return train(config, data=data, out=out, say=_quiet)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _compile_once(tmp_path_factory):
+    tiny.cache_compilations(tmp_path_factory.getbasetemp() / "compiled")
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     return tiny.table(tmp_path_factory.mktemp("table"))

@@ -1,5 +1,8 @@
 """The parts of a step: the average's formula, action dropout, the keys, the pixels."""
 
+import dataclasses
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,20 +15,41 @@ from trainer.configs.config import FREE, TrainConfig, differences
 from trainer.data import Embeddings, ExampleMaker, Table
 from trainer.data.example import pad_tokens
 from trainer.data.loader import stack
-from trainer.train import ema_update, graph_of, init, train_step
+from trainer.train import TrainState, ema_update, graph_of, init, train_step
 from trainer.train.loop import example_spec, fitted
 from trainer.train.step import conditioning, dropped_action, keys_at, to_model, to_pixels
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _compile_once(tmp_path_factory):
+    tiny.cache_compilations(tmp_path_factory.getbasetemp() / "compiled")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Parts:
+    """A fitted config, its compiled step and first state, a batch, and the empty action."""
+
+    config: TrainConfig
+    step: Callable
+    state: TrainState
+    batch: dict[str, jax.Array]
+    empty: tuple[jax.Array, jax.Array]
+
+
 @pytest.fixture(scope="module")
-def parts(tmp_path_factory):
-    """A fitted config, a batch of every kind of row, and the empty action."""
+def parts(tmp_path_factory, _compile_once):
     path = tiny.table(tmp_path_factory.mktemp("table"))
     table, embeddings = Table(path), Embeddings(path, "fake")
     config = fitted(tiny.CONFIG, embeddings)
-    rows = [0, 1, 2, 4, *table.rows("train", "still")[:2]]
+    rows = [0, 2, *table.rows("train", "still")[:2]]  # a first row, a later one, images
     batch = stack(ExampleMaker(table, embeddings, example_spec(config)).examples(rows))
-    return config, jax.tree.map(jnp.asarray, batch), pad_tokens(embeddings.lookup(""), 8)
+    return Parts(
+        config=config,
+        step=jax.jit(train_step(config, graph_of(config.model))),
+        state=jax.jit(lambda: init(config))(),
+        batch=jax.tree.map(jnp.asarray, batch),
+        empty=tuple(map(jnp.asarray, pad_tokens(embeddings.lookup(""), config.tokens))),
+    )
 
 
 def test_the_average_follows_its_formula():
@@ -38,42 +62,37 @@ def test_the_average_follows_its_formula():
 
 
 def test_a_step_moves_the_average_as_the_formula_says(parts):
-    config, batch, empty = parts
-    state = init(config)
-    after, metrics = jax.jit(train_step(config, graph_of(config.model)))(state, batch, empty)
-    wanted = ema_update(state.ema, after.params, config.ema_decay)
+    after, metrics = parts.step(parts.state, parts.batch, parts.empty)
+    wanted = ema_update(parts.state.ema, after.params, parts.config.ema_decay)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), after.ema, wanted)
     assert after.step == 1 and np.isfinite(metrics["loss"])
     assert abs(metrics["loss"] - 1) < 0.3  # the untrained model predicts no noise at all
 
 
 def test_padding_and_masked_history_do_not_reach_the_loss(parts):
-    config, batch, empty = parts
-    step = jax.jit(train_step(config, graph_of(config.model)))
-    junk = dict(batch)
+    batch, junk = parts.batch, dict(parts.batch)
     for name, mask in (("frames", "frame_mask"), ("history", "history_mask")):
         there = batch[mask][..., None, None, None]
         junk[name] = jnp.where(there, batch[name], 255)
-    assert (junk["frames"] != batch["frames"]).any() and (junk["history"] != batch["history"]).any()
-    state = init(config)
-    state = step(state, batch, empty)[0]  # the last layer begins at zero and would hide them
-    assert step(state, batch, empty)[1]["loss"] == step(state, junk, empty)[1]["loss"]
+        assert (junk[name] != batch[name]).any()
+    state = parts.step(parts.state, batch, parts.empty)[0]  # the last layer begins at zero
+    clean, dirty = (parts.step(state, b, parts.empty)[1]["loss"] for b in (batch, junk))
+    assert clean == dirty
 
 
 def test_action_dropout_keeps_the_history_and_takes_all_of_the_action(parts):
-    config, batch, (tokens, mask) = parts
-    cond = conditioning(batch)
+    cond, (tokens, mask) = conditioning(parts.batch), parts.empty
     key = jax.random.key(0)
-    none = dropped_action(cond, key, 0.0, (jnp.asarray(tokens), jnp.asarray(mask)))
+    none = dropped_action(cond, key, 0.0, parts.empty)
     jax.tree.map(np.testing.assert_array_equal, none, cond)
-    every = dropped_action(cond, key, 1.0, (jnp.asarray(tokens), jnp.asarray(mask)))
+    every = dropped_action(cond, key, 1.0, parts.empty)
     np.testing.assert_array_equal(every.history, cond.history)
     np.testing.assert_array_equal(every.history_mask, cond.history_mask)
     assert cond.history_mask.any() and cond.control_mask.any()
     assert not every.control_mask.any()
     for i in range(len(every.tokens)):
         np.testing.assert_array_equal(every.token_mask[i], mask)
-        np.testing.assert_array_equal(every.tokens[i], tokens.astype(np.float32))
+        np.testing.assert_array_equal(every.tokens[i], tokens.astype(jnp.float32))
 
 
 def test_action_dropout_drops_the_share_asked_for():
@@ -100,8 +119,7 @@ def test_pixels_come_back_from_the_models_range():
 
 
 def test_absent_history_is_zero_in_the_models_range(parts):
-    _, batch, _ = parts
-    cond = conditioning(batch)
+    cond = conditioning(parts.batch)
     absent = ~np.asarray(cond.history_mask)
     assert absent.any() and not np.asarray(cond.history)[absent].any()
 

@@ -3,6 +3,9 @@
 import dataclasses
 from pathlib import Path
 
+import jax
+from jax.experimental.compilation_cache import compilation_cache
+
 from trainer.configs.config import TrainConfig
 from trainer.data.fake import FakeSpec, write_fake_table
 from trainer.model import ModelConfig
@@ -46,3 +49,10 @@ def table(folder: Path, seed: int = 0) -> str:
     """A fake table of that size; returns its path."""
     spec = FakeSpec(tiers=("8x16:raw",), episodes=5, images=4, width=8)
     return str(write_fake_table(folder, seed, spec))
+
+
+def cache_compilations(folder: Path) -> None:
+    """Lets the many runs of a test session share what XLA compiled: they compile the same step."""
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    compilation_cache.reset_cache()

@@ -87,7 +87,11 @@ class AncestralSampler:
             noise = denoise(noisy, jnp.broadcast_to(log_snr, shape[:1]), cond)
             alpha, sigma = alpha_sigma(log_snr)
             mean, variance = posterior(
-                noisy, self._limit((noisy - sigma * noise) / alpha), log_snr, log_snr_next, self.gamma
+                noisy,
+                self._limit((noisy - sigma * noise) / alpha),
+                log_snr,
+                log_snr_next,
+                self.gamma,
             )
             fresh = jax.random.normal(jax.random.fold_in(step_key, index), shape)
             last = index == self.steps - 1

@@ -69,7 +69,9 @@ class ModelConfig:
         if self.history_frames < 0:
             raise UsageError(f"model: history_frames is {self.history_frames}, wanted 0 or more")
         if not self.multipliers or min(self.multipliers) < 1:
-            raise UsageError(f"model: multipliers are {self.multipliers}, wanted one or more, all ≥ 1")
+            raise UsageError(
+                f"model: multipliers are {self.multipliers}, wanted one or more, all ≥ 1"
+            )
         if not 0 <= self.dropout < 1:
             raise UsageError(f"model: dropout is {self.dropout}, wanted 0 or more and below 1")
         self._check_attention()

@@ -72,6 +72,7 @@ def train(config: TrainConfig, *, data: str, out: Path, say: Say = say_on_stderr
     table = Table(data, config.tier)
     embeddings = Embeddings(table.path, table.manifest.encoder.name)
     config = fitted(config, embeddings)
+    config.model.check_frames(table.tier.height, table.tier.width)
     layout = Layout()
     layout.check(config.batch_size)
     maker, order = ExampleMaker(table, embeddings, example_spec(config)), order_spec(config)
@@ -81,7 +82,7 @@ def train(config: TrainConfig, *, data: str, out: Path, say: Say = say_on_stderr
     with Checkpoints(out, keep=config.keep) as checkpoints:
         before = checkpoints.latest()
         if before is not None:
-            checkpoints.info(before).check_resumes(info, str(out))
+            info.check_resumes(checkpoints.info(before), str(out))
         iterator = batches(
             maker,
             order,
