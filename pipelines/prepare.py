@@ -7,7 +7,8 @@ import math
 from collections.abc import Iterable, Iterator
 
 import apache_beam as beam
-from apache_beam.metrics import Metrics
+from apache_beam.metrics.metric import Metrics
+from apache_beam.pvalue import AsList
 
 from pipelines.commit import commit
 from pipelines.job import Job
@@ -41,7 +42,7 @@ def build(root: beam.Pipeline, job: Job) -> None:
     _ = (
         root
         | "Once" >> beam.Create([job])
-        | "Commit" >> beam.Map(commit, beam.pvalue.AsList(receipts), beam.pvalue.AsList(embedded))
+        | "Commit" >> beam.Map(commit, AsList(receipts), AsList(embedded))
     )
 
 

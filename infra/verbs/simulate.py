@@ -49,30 +49,35 @@ def main(argv: list[str]) -> int:
 
 
 def _simulate(args) -> None:
-    from pipelines.text.encoder import TextEncoder
-    from schemas import UsageError
+    from pipelines.text.encoder import TextEncoder, check_directory
+    from schemas import Tier, UsageError
     from trainer.simulate import (
         SamplerSpec,
         Simulator,
+        describe,
         load_start,
         rollout,
         write_contact_sheet,
         write_mp4,
     )
 
+    # all that can be wrong is found before a large text encoder is read
     if not args.action:
         raise UsageError("no --action was given; say what is done: --action 'push the red block'")
-    encoder = TextEncoder.load(args.t5)
+    encoder_info = check_directory(args.t5)
+    step, info = describe(args.checkpoint, encoder_info)
+    start = load_start(args.start, Tier.parse(info.config.tier))
     sampler = SamplerSpec(steps=args.steps, eta=args.eta)
+    _say(f"{args.checkpoint}: step {step}, {info.config.frames} frames per action")
+
+    encoder = TextEncoder.load(args.t5, encoder_info)
     simulator = Simulator(args.checkpoint, encoder.embed, encoder.info, sampler)
-    start = load_start(args.start, simulator.tier)
-    _say(f"{args.checkpoint}: step {simulator.step_trained}, {simulator.frames} frames per action")
 
     def done(count: int) -> None:
         _say(f"action {count}/{len(args.action)} simulated: {args.action[count - 1]}")
 
     result = rollout(simulator, start, args.action, args.seed, done)
-    write_mp4(args.out / "rollout.mp4", result.video, simulator.info.fps)
+    write_mp4(args.out / "rollout.mp4", result.video, info.fps)
     write_contact_sheet(args.out / "rollout.png", result)
     _say(f"wrote {args.out / 'rollout.mp4'} and {args.out / 'rollout.png'}")
 

@@ -66,7 +66,7 @@ def units(path: str) -> Iterator[Unit]:
     if not tars or not tables:
         raise UsageError(
             f"{path}: found {len(tars)} *.tar and {len(tables)} *.parquet; give the directory that"
-            f" img2dataset wrote with --output_format webdataset, laid out as\n{INFO.layout}"
+            f" img2dataset wrote with --output_format webdataset; `unisim sources laion` shows it"
         )
     for stem in stems:
         uri, size = tars.get(stem, (files.join(path, f"{stem}.tar"), 0))

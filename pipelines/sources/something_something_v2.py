@@ -104,7 +104,7 @@ def _annotations(path: str) -> list[tuple[str, str]]:
     if not found:
         raise UsageError(
             f"{path}: found neither train.json nor validation.json (nor their official names, nor"
-            f" in labels/); give the directory laid out as\n{INFO.layout}"
+            f" in labels/); `unisim sources something_something_v2` shows what is expected"
         )
     return found
 

@@ -1,58 +1,70 @@
-"""A model so small that a test compiles it in seconds, and a table for it."""
+"""A tiny video U-Net and random batches for it."""
 
-import dataclasses
-from pathlib import Path
+from __future__ import annotations
 
 import jax
-from jax.experimental.compilation_cache import compilation_cache
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
 
-from trainer.configs.config import TrainConfig
-from trainer.data.fake import FakeSpec, write_fake_table
-from trainer.model import ModelConfig
-
-CONFIG = TrainConfig(
-    model=ModelConfig(
-        channels=4,
-        multipliers=(1,),
-        blocks=1,
-        attention=(0,),
-        heads=(1,),
-        cond_width=8,
-        cond_mlp_layers=1,
-        control_width=8,
-        history_frames=2,
-        norm_groups=1,
-        patch=4,
-        dropout=0.1,
-    ),
-    tier="8x16",
-    frames=4,
-    tokens=8,
-    batch_size=4,
-    steps=6,
-    learning_rate=1e-2,
-    clip_norm=1.0,
-    ema_decay=0.9,
-    action_dropout=0.5,
-    save_every=3,
-    log_every=2,
-    keep=2,
-)
+from schemas import BINS, NUM_SLOTS
+from trainer.model import Conditioning, ModelConfig, VideoUNet
 
 
-def config(**changes) -> TrainConfig:
-    """`CONFIG` with other fields."""
-    return dataclasses.replace(CONFIG, **changes)
+def config(**changes) -> ModelConfig:
+    """Two levels, with attention at the coarse one."""
+    return ModelConfig(
+        **{
+            "channels": 8,
+            "multipliers": (1, 2),
+            "blocks": 1,
+            "attention": (1,),
+            "heads": (2,),
+            "head_width": 8,
+            "cond_width": 16,
+            "cond_mlp_layers": 2,
+            "control_width": 16,
+            "text_width": 12,
+            "history_frames": 2,
+            "norm_groups": 4,
+            "dropout": 0.0,
+        }
+        | changes
+    )
 
 
-def table(folder: Path, seed: int = 0) -> str:
-    """A fake table of that size; returns its path."""
-    spec = FakeSpec(tiers=("8x16:raw",), episodes=5, images=4, width=8)
-    return str(write_fake_table(folder, seed, spec))
+def model(**changes) -> VideoUNet:
+    """A U-Net whose every parameter is random, as zeros would hide what passes through them."""
+    unet = VideoUNet(config(**changes), rngs=nnx.Rngs(0))
+    graph, state = nnx.split(unet)
+    leaves, tree = jax.tree.flatten(state)
+    draw = np.random.default_rng(0)
+    leaves = [x + 0.2 * draw.normal(size=x.shape).astype(np.float32) for x in leaves]
+    return nnx.merge(graph, jax.tree.unflatten(tree, leaves))
 
 
-def cache_compilations(folder: Path) -> None:
-    """Lets the many runs of a test session share what XLA compiled: they compile the same step."""
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-    compilation_cache.reset_cache()
+def batch(
+    b: int = 2,
+    t: int = 4,
+    h: int = 8,
+    w: int = 12,
+    tokens: int = 5,
+    seed: int = 0,
+    history: int = 2,
+) -> tuple[jax.Array, jax.Array, Conditioning]:
+    """Noised frames, log SNR and conditioning, everything present."""
+    draw = np.random.default_rng(seed)
+
+    def normal(*shape: int) -> jax.Array:
+        return jnp.asarray(draw.normal(size=shape), jnp.float32)
+
+    cond = Conditioning(
+        history=jnp.clip(normal(b, history, h, w, 3), -1, 1),
+        history_mask=jnp.ones((b, history), bool),
+        tokens=normal(b, tokens, 12),
+        token_mask=jnp.ones((b, tokens), bool),
+        controls=jnp.asarray(draw.integers(0, BINS, (b, t, NUM_SLOTS)), jnp.int32),
+        control_mask=jnp.asarray(draw.random((b, NUM_SLOTS)) < 0.5),
+        frame_mask=jnp.ones((b, t), bool),
+    )
+    return normal(b, t, h, w, 3), jnp.linspace(-4.0, 4.0, b), cond

@@ -33,9 +33,10 @@ class SpatialAttention(nnx.Module):
     """Every pixel of a frame attends to all pixels of that frame."""
 
     def __init__(self, channels: int, heads: int, config: ModelConfig, *, rngs: nnx.Rngs):
+        inner = heads * config.head_width
         self.norm = nnx.LayerNorm(channels, dtype=config.compute, rngs=rngs)
-        self.qkv = Dense(channels, 3 * channels, config, use_bias=False, rngs=rngs)
-        self.out = Dense(channels, channels, config, zero=True, rngs=rngs)
+        self.qkv = Dense(channels, 3 * inner, config, use_bias=False, rngs=rngs)
+        self.out = Dense(inner, channels, config, zero=True, rngs=rngs)
         self.heads = heads
 
     def __call__(self, x: Float[Array, "b t h w c"]) -> Float[Array, "b t h w c"]:
@@ -43,17 +44,18 @@ class SpatialAttention(nnx.Module):
         q, k, v = (_split(y, self.heads) for y in jnp.split(self.qkv(flat), 3, -1))
         logits = jnp.einsum("fqnd,fknd->fnqk", q * q.shape[-1] ** -0.5, k)
         mixed = jnp.einsum("fnqk,fknd->fqnd", weights_of(logits).astype(v.dtype), v)
-        return x + self.out(mixed.reshape(x.shape))
+        return x + self.out(mixed.reshape(*x.shape[:-1], -1))
 
 
 class ActionAttention(nnx.Module):
     """Every pixel of every frame attends to the action's tokens (text and controls)."""
 
     def __init__(self, channels: int, heads: int, config: ModelConfig, *, rngs: nnx.Rngs):
+        inner = heads * config.head_width
         self.norm = nnx.LayerNorm(channels, dtype=config.compute, rngs=rngs)
-        self.query = Dense(channels, channels, config, use_bias=False, rngs=rngs)
-        self.keys = Dense(config.cond_width, 2 * channels, config, use_bias=False, rngs=rngs)
-        self.out = Dense(channels, channels, config, zero=True, rngs=rngs)
+        self.query = Dense(channels, inner, config, use_bias=False, rngs=rngs)
+        self.keys = Dense(config.cond_width, 2 * inner, config, use_bias=False, rngs=rngs)
+        self.out = Dense(inner, channels, config, zero=True, rngs=rngs)
         self.heads = heads
 
     def __call__(
@@ -69,7 +71,7 @@ class ActionAttention(nnx.Module):
         logits = jnp.einsum("bqnd,bknd->bnqk", q * q.shape[-1] ** -0.5, k)
         weights = weights_of(logits, mask[:, None, None, :])
         mixed = jnp.einsum("bnqk,bknd->bqnd", weights.astype(v.dtype), v)
-        return x + self.out(mixed.reshape(x.shape))
+        return x + self.out(mixed.reshape(*x.shape[:-1], -1))
 
 
 class TemporalAttention(nnx.Module):
@@ -80,9 +82,10 @@ class TemporalAttention(nnx.Module):
     """
 
     def __init__(self, channels: int, heads: int, config: ModelConfig, *, rngs: nnx.Rngs):
+        inner = heads * config.head_width
         self.norm = nnx.LayerNorm(channels, dtype=config.compute, rngs=rngs)
-        self.qkv = Dense(channels, 3 * channels, config, use_bias=False, rngs=rngs)
-        self.out = Dense(channels, channels, config, zero=True, rngs=rngs)
+        self.qkv = Dense(channels, 3 * inner, config, use_bias=False, rngs=rngs)
+        self.out = Dense(inner, channels, config, zero=True, rngs=rngs)
         # one number per head and per offset -(max_frames - 1) .. max_frames - 1
         self.bias = nnx.Param(jnp.zeros((heads, 2 * config.max_frames - 1)))
         self.heads = heads
@@ -97,7 +100,7 @@ class TemporalAttention(nnx.Module):
             temporal_mask(frame_mask)[:, None, None, None],
         )
         mixed = jnp.einsum("bhwnqk,bkhwnd->bqhwnd", weights.astype(v.dtype), v)
-        return x + self.out(mixed.reshape(x.shape))
+        return x + self.out(mixed.reshape(*x.shape[:-1], -1))
 
     def relative(self, frames: int) -> Float[Array, "n t t"]:
         """The bias of each pair of frames; offsets beyond the table take its ends."""

@@ -181,7 +181,7 @@ class Downsample(nnx.Module):
     def __init__(self, inputs: int, outputs: int, config: ModelConfig, *, rngs: nnx.Rngs):
         self.dense = Dense(4 * inputs, outputs, config, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "b t h w i"]) -> Float[Array, "b t h/2 w/2 o"]:
+    def __call__(self, x: Float[Array, "b t h w i"]) -> Float[Array, "b t h//2 w//2 o"]:
         return self.dense(space_to_depth(x, 2))
 
 
@@ -211,14 +211,14 @@ def dropout(x: Array, rate: float, key: jax.Array | None) -> Array:
     return jnp.where(keep, x / (1 - rate), 0)
 
 
-def space_to_depth(x: Float[Array, "*n h w c"], side: int) -> Float[Array, "*n h/s w/s s*s*c"]:
+def space_to_depth(x: Float[Array, "*n h w c"], side: int) -> Float[Array, "*n p q cc"]:
     """Every square of `side`² pixels as one position with its pixels side by side in channels."""
     *frames, height, width, channels = x.shape
     x = x.reshape(*frames, height // side, side, width // side, side, channels)
     return x.swapaxes(-4, -3).reshape(*frames, height // side, width // side, -1)
 
 
-def depth_to_space(x: Float[Array, "*n h w s*s*c"], side: int) -> Float[Array, "*n h*s w*s c"]:
+def depth_to_space(x: Float[Array, "*n p q cc"], side: int) -> Float[Array, "*n h w c"]:
     """The inverse of `space_to_depth`."""
     *frames, height, width, channels = x.shape
     x = x.reshape(*frames, height, width, side, side, channels // side**2)

@@ -2,7 +2,7 @@
 
 from trainer.simulate.media import contact_sheet, write_contact_sheet, write_mp4
 from trainer.simulate.rollout import Rollout, rollout
-from trainer.simulate.simulator import Embed, SamplerSpec, Simulator
+from trainer.simulate.simulator import Embed, SamplerSpec, Simulator, describe
 from trainer.simulate.start import from_image, from_table, load_start
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "SamplerSpec",
     "Simulator",
     "contact_sheet",
+    "describe",
     "from_image",
     "from_table",
     "load_start",

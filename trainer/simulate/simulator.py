@@ -63,10 +63,8 @@ class Simulator:
         encoder: EncoderInfo,
         sampler: SamplerSpec | None = None,
     ):
+        self.step_trained, self.info = describe(checkpoint, encoder)
         with Checkpoints(checkpoint, keep=None) as checkpoints:
-            self.step_trained = checkpoints.latest() or 0
-            self.info = checkpoints.info(self.step_trained)
-            check_encoder(self.info, encoder, checkpoint)
             self._params = checkpoints.ema(self.step_trained, self.info.config)
         config = self.info.config
         self.tier = Tier.parse(config.tier)
@@ -129,11 +127,22 @@ class Simulator:
         return sample
 
 
-def check_encoder(info: RunInfo, encoder: EncoderInfo, checkpoint: Path) -> None:
-    """Raises UsageError if the encoder is not the one whose embeddings the run was trained on."""
+def describe(checkpoint: Path, encoder: EncoderInfo) -> tuple[int, RunInfo]:
+    """The last step that a run saved and what made it, without reading a parameter.
+
+    Args:
+        encoder: what will embed the actions.
+
+    Raises:
+        UsageError: if there is no checkpoint, or it was trained with another text encoder.
+    """
+    with Checkpoints(checkpoint, keep=None) as checkpoints:
+        step = checkpoints.latest() or 0
+        info = checkpoints.info(step)
     if encoder.digest != info.encoder.digest:
         raise UsageError(
             f"{checkpoint}: was trained with the text encoder {info.encoder.name!r} (digest"
             f" {info.encoder.digest[:12]}), but this is {encoder.name!r} (digest"
             f" {encoder.digest[:12]}); pass the --t5 that the table was prepared with"
         )
+    return step, info

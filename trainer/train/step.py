@@ -98,6 +98,6 @@ def train_step(
             ema=ema_update(state.ema, params, config.ema_decay),
             optimizer=moments,
         )
-        return after, {"loss": loss, "grad_norm": optax.global_norm(grads)}
+        return after, {"loss": loss, "grad_norm": optax.tree.norm(grads)}
 
     return step

@@ -1,0 +1,161 @@
+"""The audit: silent on good tables, and it names what is wrong in damaged copies."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
+
+from pipelines.audit import Opened, audit
+from schemas import Tier, decode, encode
+from schemas.table import INDEX_SCHEMA, WRITER_OPTIONS
+from tests.command import unisim
+
+BRIDGE = "frames-24x40/bridge/1.0.0/bridge-train.array_record-00000-of-00002"
+
+
+def findings(table: Path) -> list[str]:
+    return [str(finding) for finding in audit(Opened(str(table)))]
+
+
+def test_the_fakes_and_the_real_sample_are_clean(fake_table, bridge_table):
+    assert findings(fake_table) == []
+    assert findings(bridge_table) == []
+
+
+def test_exit_codes_and_summary(fake_table, tmp_path):
+    result = unisim("audit", fake_table)
+    assert "bridge" in result.stdout and "tiny-random" in result.stdout
+    assert "not a language model" in result.stdout
+    assert "run `unisim prepare` to its end" in unisim("audit", tmp_path, code=2).stderr
+
+
+def rewrite(path: Path, change) -> None:
+    """Writes an ArrayRecord file anew, with its records changed."""
+    reader = ArrayRecordReader(str(path))
+    records = change(list(reader.read_all()))
+    reader.close()
+    writer = ArrayRecordWriter(str(path), WRITER_OPTIONS)
+    for record in records:
+        writer.write(record)
+    writer.close()
+
+
+def change_chunk(record: bytes, **fields) -> bytes:
+    import dataclasses
+
+    tier = Tier(24, 40, "raw")
+    return encode(dataclasses.replace(decode(record, tier), **fields))
+
+
+def truncate(table: Path):
+    data = (table / BRIDGE).read_bytes()
+    (table / BRIDGE).write_bytes(data[: len(data) // 2])
+
+
+def flip_pixel(table: Path):
+    data = bytearray((table / BRIDGE).read_bytes())
+    data[70_000] ^= 1
+    (table / BRIDGE).write_bytes(bytes(data))
+
+
+def empty_text(table: Path):
+    rewrite(table / BRIDGE, lambda r: [change_chunk(r[0], text="  "), *r[1:]])
+
+
+def bad_control(table: Path):
+    def change(records):
+        controls = decode(records[0], Tier(24, 40, "raw")).controls.copy()
+        controls[0, 0] = np.nan
+        return [change_chunk(records[0], controls=controls), *records[1:]]
+
+    rewrite(table / BRIDGE, change)
+
+
+def drop_record(table: Path):
+    rewrite(table / BRIDGE, lambda r: r[:-1])
+
+
+def swap_records(table: Path):
+    rewrite(table / BRIDGE, lambda r: [r[1], r[0], *r[2:]])
+
+
+def foreign_record(table: Path):
+    rewrite(table / BRIDGE, lambda r: [b"not ours", *r[1:]])
+
+
+def lose_index(table: Path):
+    (table / "index.parquet/bridge-00000-of-00002.parquet").unlink()
+
+
+def change_index(table: Path):
+    path = table / "index.parquet/bridge-00000-of-00002.parquet"
+    rows = pq.read_table(path).to_pylist()
+    rows[0]["text"] = "another text"
+    pq.write_table(pa.Table.from_pylist(rows, INDEX_SCHEMA), path)
+
+
+def break_episode(table: Path):
+    path = table / "index.parquet/bridge-00000-of-00002.parquet"
+    rows = pq.read_table(path).to_pylist()
+    rows[-1]["is_last"] = False
+    pq.write_table(pa.Table.from_pylist(rows, INDEX_SCHEMA), path)
+
+
+def lose_embedding(table: Path):
+    path = table / "text/tiny-random/keys.npy"
+    np.save(path, np.load(path)[1:])
+
+
+def poison_embedding(table: Path):
+    path = next(table.glob("text/tiny-random/embeddings*"))
+    rewrite(path, lambda r: [b"\xff\xff" * (len(r[0]) // 2), *r[1:]])
+
+
+def lie_about_counts(table: Path):
+    path = table / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["datasets"][0]["frames"] += 1
+    path.write_text(json.dumps(manifest))
+
+
+def orphan(table: Path):
+    (table / "frames-24x40/extra.array_record").write_bytes(b"")
+
+
+@pytest.mark.parametrize(
+    ("damage", "expected"),
+    [
+        (truncate, "cannot be read"),
+        (flip_pixel, "the manifest says"),
+        (empty_text, "the action text is empty"),
+        (bad_control, "not finite"),
+        (drop_record, "records, the index has"),
+        (swap_records, "the index has the digest of"),
+        (foreign_record, "not a tf.train.Example"),
+        (lose_index, "not there"),
+        (change_index, "the index says 'another text'"),
+        (break_episode, "not is_last"),
+        (lose_embedding, "has no embedding"),
+        (poison_embedding, "is not finite"),
+        (lie_about_counts, "the index has"),
+        (orphan, "not listed in the manifest"),
+    ],
+)
+def test_planted_damage_is_found(tmp_path, fake_table, damage, expected):
+    table = tmp_path / "table"
+    shutil.copytree(fake_table, table)
+    damage(table)
+    found = findings(table)
+    assert any(expected in line for line in found), found
+    unisim("audit", table, code=3)
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1]", '{"schema_version": 99}'])
+def test_a_manifest_that_is_none(tmp_path, fake_table, text):
+    (tmp_path / "manifest.json").write_text(text)
+    assert "manifest.json" in unisim("audit", tmp_path, code=2).stderr

@@ -1,0 +1,51 @@
+"""The contract of every source: its fake through plan, prepare and audit, twice."""
+
+import pytest
+
+from pipelines import sources
+from pipelines.episode import Source, Unit
+from schemas import DataError, mask_of
+from tests.command import files_of, unisim
+
+
+@pytest.mark.parametrize("name", sources.names())
+def test_the_module_keeps_the_contract(name, fakes):
+    source = sources.get(name)
+    assert isinstance(source, Source)
+    info = source.INFO
+    assert info.name == name
+    assert all([info.title, info.homepage, info.license, info.reads, info.layout])
+    mask_of(info.slots)
+    units = list(source.units(str(fakes[name])))
+    assert units == list(source.units(str(fakes[name])))
+    assert len({unit.id for unit in units}) == len(units) > 0
+    assert all(isinstance(unit, Unit) and unit.cost >= 0 for unit in units)
+
+
+@pytest.mark.parametrize("name", sources.names())
+def test_the_fake_has_the_same_bytes_each_time(name, tmp_path):
+    made = [sources.get(name).fake(tmp_path / str(i), 7) for i in range(2)]
+    assert files_of(made[0]) == files_of(made[1])
+    other = sources.get(name).fake(tmp_path / "other", 8)
+    assert files_of(other) != files_of(made[0])
+
+
+@pytest.mark.parametrize("name", sources.names())
+def test_without_traps_nothing_is_lost(name, tmp_path):
+    source = sources.get(name)
+    path = source.fake(tmp_path, 1, traps=False)
+    items = [item for unit in source.units(str(path)) for item in source.episodes(unit)]
+    assert items and not [item for item in items if isinstance(item, DataError)]
+
+
+@pytest.mark.parametrize("name", sources.names())
+def test_plan_prepare_audit_twice(name, tmp_path, fakes):
+    tables = []
+    for i in range(2):
+        out = tmp_path / str(i)
+        flags = ["--source", f"{name}={fakes[name]}", "--out", out, "--error-budget", "1"]
+        unisim("plan", *flags[:4])
+        unisim("prepare", *flags)
+        assert "0 violations" in unisim("audit", out).stdout
+        tables.append(files_of(out))
+    assert tables[0] == tables[1]

@@ -1,0 +1,295 @@
+"""Laws of the video U-Net: what is behind a mask does not matter, and what is not does."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from schemas import UsageError
+from tests.trainer import tiny
+from trainer.diffusion import CosineSchedule, diffusion_loss
+from trainer.model import Conditioning, ModelConfig, VideoUNet, drop_action
+
+REAL = {"frame_mask": [[1, 1, 1, 0], [1, 0, 0, 0]], "history_mask": [[0, 1], [0, 0]]}
+REAL |= {"token_mask": [[1, 1, 1, 0, 0], [1, 0, 0, 0, 0]]}
+
+
+@pytest.fixture(scope="module")
+def unet() -> VideoUNet:
+    return tiny.model()
+
+
+@pytest.fixture(scope="module")
+def grads(unet):
+    """Value and gradients of the error on real frames, of parameters, frames and conditioning."""
+    graph, params = nnx.split(unet)
+
+    def error(params, noisy, floats, log_snr, cond):
+        cond = dataclasses.replace(cond, **floats)
+        out = nnx.merge(graph, params)(noisy, log_snr, cond)
+        real = cond.frame_mask[:, :, None, None, None]
+        return jnp.square(out - 0.3).sum(where=real), out
+
+    step = jax.jit(jax.value_and_grad(error, (0, 1, 2), has_aux=True))
+
+    def run(noisy, log_snr, cond):
+        floats = {"history": cond.history, "tokens": cond.tokens}
+        (_, out), found = step(params, noisy, floats, log_snr, cond)
+        return out, found
+
+    return run
+
+
+def padded():
+    """A batch with padding of every kind; the second sample has no history at all."""
+    noisy, log_snr, cond = tiny.batch()
+    return (
+        noisy,
+        log_snr,
+        dataclasses.replace(cond, **{name: jnp.asarray(mask, bool) for name, mask in REAL.items()}),
+    )
+
+
+def behind(mask: jax.Array, values: jax.Array, other: float) -> jax.Array:
+    """`values` with `other` wherever the mask is false."""
+    return jnp.where(mask.reshape(*mask.shape, *[1] * (values.ndim - mask.ndim)), values, other)
+
+
+def same(a, b) -> None:
+    """Equal bit for bit."""
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+@pytest.mark.parametrize("other", [7.0, np.nan])
+@pytest.mark.parametrize("what", ["frames", "history", "tokens", "controls", "slots"])
+def test_what_a_mask_hides_changes_no_bit_of_output_or_gradient(grads, what, other):
+    noisy, log_snr, cond = padded()
+    changed, number = cond, 4095 if np.isnan(other) else 7
+    hidden = noisy
+    if what == "frames":
+        hidden = behind(cond.frame_mask, noisy, other)
+    elif what == "history":
+        history = behind(cond.history_mask, cond.history, other)
+        changed = dataclasses.replace(cond, history=history)
+    elif what == "tokens":
+        changed = dataclasses.replace(cond, tokens=behind(cond.token_mask, cond.tokens, other))
+    elif what == "controls":
+        controls = behind(cond.frame_mask, cond.controls, number)
+        changed = dataclasses.replace(cond, controls=controls)
+    else:
+        mask = jnp.broadcast_to(cond.control_mask[:, None], cond.controls.shape)
+        changed = dataclasses.replace(cond, controls=jnp.where(mask, cond.controls, number))
+    out, (params, frames, floats) = grads(noisy, log_snr, cond)
+    out2, (params2, frames2, floats2) = grads(hidden, log_snr, changed)
+    same(out, out2)
+    same(params, params2)
+    same((frames, floats), (frames2, floats2))
+    assert not np.asarray(frames)[~np.asarray(cond.frame_mask)].any()
+    assert not np.asarray(floats["history"])[~np.asarray(cond.history_mask)].any()
+    assert not np.asarray(floats["tokens"])[~np.asarray(cond.token_mask)].any()
+
+
+def test_padding_more_frames_and_tokens_changes_nothing_that_is_real(unet):
+    noisy, log_snr, cond = tiny.batch(t=3)
+    grown = dataclasses.replace(
+        cond,
+        tokens=jnp.pad(cond.tokens, ((0, 0), (0, 3), (0, 0)), constant_values=2),
+        token_mask=jnp.pad(cond.token_mask, ((0, 0), (0, 3))),
+        controls=jnp.pad(cond.controls, ((0, 0), (0, 2), (0, 0)), constant_values=9),
+        frame_mask=jnp.pad(cond.frame_mask, ((0, 0), (0, 2))),
+    )
+    more = jnp.pad(noisy, ((0, 0), (0, 2), (0, 0), (0, 0), (0, 0)), constant_values=1)
+    out = unet(noisy, log_snr, cond)
+    np.testing.assert_allclose(unet(more, log_snr, grown)[:, :3], out, atol=3e-5)
+    assert not unet(more, log_snr, grown)[:, 3:].any()
+
+
+def test_a_video_of_one_real_frame_is_an_image(unet):
+    noisy, log_snr, cond = tiny.batch()
+    alone = dataclasses.replace(
+        cond, controls=cond.controls[:, :1], frame_mask=cond.frame_mask[:, :1]
+    )
+    padded = dataclasses.replace(cond, frame_mask=cond.frame_mask.at[:, 1:].set(False))
+    image = unet(noisy[:, :1], log_snr, alone)
+    np.testing.assert_allclose(unet(noisy, log_snr, padded)[:, :1], image, atol=3e-5)
+    assert not np.allclose(unet(noisy, log_snr, cond)[:, :1], image, atol=1e-2)
+
+
+def test_a_sample_without_any_real_frame_is_zeros_and_harms_nobody(grads):
+    noisy, log_snr, cond = tiny.batch()
+    cond = dataclasses.replace(
+        cond,
+        frame_mask=cond.frame_mask.at[1].set(False),
+        token_mask=jnp.zeros_like(cond.token_mask),
+        control_mask=jnp.zeros_like(cond.control_mask),
+    )
+    out, found = grads(noisy, log_snr, cond)
+    assert not out[1].any()
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves((out, found)))
+
+
+@pytest.mark.parametrize("name", ["history", "tokens", "controls", "log_snr", "noisy"])
+def test_what_is_real_does_matter(unet, name):
+    noisy, log_snr, cond = tiny.batch()
+    out = unet(noisy, log_snr, cond)
+    if name == "noisy":
+        # through temporal attention, frame 0 sees frame 3
+        other = unet(noisy.at[:, 3].add(1.0), log_snr, cond)
+    elif name == "log_snr":
+        other = unet(noisy, log_snr + 1, cond)
+    else:
+        value = getattr(cond, name)
+        changed = {name: value[:, ::-1] if name == "history" else (value * 3 + 1) % 4096}
+        other = unet(noisy, log_snr, dataclasses.replace(cond, **changed))
+    assert jnp.abs(other - out)[:, 0].max() > 1e-3
+
+
+def test_absent_history_is_not_black_history(unet):
+    noisy, log_snr, cond = tiny.batch()
+    zeros = dataclasses.replace(cond, history=jnp.zeros_like(cond.history))
+    absent = dataclasses.replace(zeros, history_mask=jnp.zeros_like(cond.history_mask))
+    assert jnp.abs(unet(noisy, log_snr, zeros) - unet(noisy, log_snr, absent)).max() > 1e-3
+
+
+def test_the_motion_of_a_frame_is_told_to_that_frame(unet):
+    """Without attention nothing passes between frames, so only its own controls can reach one."""
+    unet = tiny.model(attention=(), heads=())
+    noisy, log_snr, cond = tiny.batch()
+    cond = dataclasses.replace(cond, control_mask=jnp.ones_like(cond.control_mask))
+    moved = dataclasses.replace(cond, controls=cond.controls.at[:, 2].set(100))
+    change = jnp.abs(unet(noisy, log_snr, moved) - unet(noisy, log_snr, cond)).max((0, 2, 3, 4))
+    assert change[2] > 1e-3
+    same(change[jnp.array([0, 1, 3])], jnp.zeros(3))
+
+
+def test_dropping_the_action_keeps_the_history():
+    _, _, cond = tiny.batch()
+    tokens, mask = jnp.full((5, 12), 0.5), jnp.arange(5) < 1
+    out = drop_action(cond, jnp.array([True, False]), tokens, mask)
+    same(out.history, cond.history)
+    same(out.history_mask, cond.history_mask)
+    same((out.tokens[0], out.token_mask[0]), (tokens, mask))
+    assert not out.control_mask[0].any()
+    same(jax.tree.map(lambda x: x[1], out), jax.tree.map(lambda x: x[1], cond))
+
+
+def test_a_dropped_action_tells_nothing_of_the_action(unet):
+    noisy, log_snr, one = tiny.batch(seed=1)
+    _, _, two = tiny.batch(seed=2)
+    two = dataclasses.replace(two, history=one.history)
+    everyone, empty = jnp.ones(2, bool), (jnp.ones((5, 12)), jnp.arange(5) < 1)
+    a, b = (unet(noisy, log_snr, drop_action(c, everyone, *empty)) for c in (one, two))
+    same(a, b)
+
+
+def test_a_new_model_predicts_zero_and_dropout_needs_a_key():
+    noisy, log_snr, cond = tiny.batch()
+    assert not VideoUNet(tiny.config(), rngs=nnx.Rngs(0))(noisy, log_snr, cond).any()
+    unet = tiny.model(dropout=0.5)
+    still = unet(noisy, log_snr, cond)
+    same(still, unet(noisy, log_snr, cond))
+    one, two = (unet(noisy, log_snr, cond, dropout_key=jax.random.key(k)) for k in (1, 2))
+    same(one, unet(noisy, log_snr, cond, dropout_key=jax.random.key(1)))
+    assert jnp.abs(one - still).max() > 1e-3
+    assert jnp.abs(one - two).max() > 1e-3
+
+
+def test_bfloat16_is_near_float32():
+    noisy, log_snr, cond = tiny.batch()
+    exact = tiny.model()(noisy, log_snr, cond)
+    rough = tiny.model(dtype="bfloat16")(noisy, log_snr, cond)
+    assert rough.dtype == jnp.float32
+    error = jnp.sqrt(jnp.square(rough - exact).mean() / jnp.square(exact).mean())
+    assert error < 0.05
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"patch": 2},
+        {"history_frames": 0},
+        {"multipliers": (1,), "attention": (0,)},
+        {"attention": (0, 1), "heads": (1, 2)},
+        {"blocks": 2},
+    ],
+)
+def test_every_shape_of_model_predicts_frames(changes):
+    unet = tiny.model(**changes)
+    noisy, log_snr, cond = tiny.batch(history=unet.config.history_frames)
+    out = unet(noisy, log_snr, cond)
+    assert out.shape == noisy.shape
+    assert np.isfinite(out).all()
+    assert out.std() > 1e-3
+
+
+def test_table_6_has_the_papers_size():
+    shapes = nnx.eval_shape(lambda: VideoUNet(ModelConfig(), rngs=nnx.Rngs(0)))
+    count = sum(x.size for x in jax.tree.leaves(nnx.state(shapes)))
+    assert round(count / 1e9, 1) == 5.6
+
+
+def test_frames_that_cannot_be_halved_are_refused(unet):
+    noisy, log_snr, cond = tiny.batch(h=9)
+    with pytest.raises(UsageError, match=r"9x12 .* multiples of 2, such as 8x12"):
+        unet(noisy, log_snr, cond)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"attention": (2,)}, "level 2, but multipliers"),
+        ({"heads": (1, 2)}, "one number of heads for each"),
+        ({"channels": 0}, "channels is 0"),
+        ({"dropout": 1.0}, "dropout is 1.0"),
+    ],
+)
+def test_impossible_sizes_are_refused(changes, message):
+    with pytest.raises(UsageError, match=message):
+        tiny.config(**changes)
+
+
+def test_conditioning_of_another_shape_is_refused(unet):
+    noisy, log_snr, cond = tiny.batch(history=3)
+    with pytest.raises(UsageError, match=r"history is \(2, 3, 8, 12, 3\), wanted \(2, 2,"):
+        unet(noisy, log_snr, cond)
+
+
+def test_conditioning_is_a_pytree():
+    _, _, cond = tiny.batch()
+    leaves, tree = jax.tree.flatten(cond)
+    assert len(leaves) == len(dataclasses.fields(Conditioning))
+    same(jax.tree.unflatten(tree, leaves), cond)
+
+
+def test_it_learns_one_batch_by_heart():
+    unet = VideoUNet(tiny.config(channels=16, cond_width=32), rngs=nnx.Rngs(0))
+    _, _, cond = tiny.batch(h=12, w=20)
+    frames = jnp.tanh(tiny.batch(h=12, w=20, seed=3)[0])
+    graph, params = nnx.split(unet)
+    adam = optax.adam(3e-3)
+
+    def loss_of(params, key):
+        return diffusion_loss(nnx.merge(graph, params), CosineSchedule(), frames, cond, key)
+
+    @jax.jit
+    def train(params, state, keys):
+        def step(carry, key):
+            params, state = carry
+            loss, grads = jax.value_and_grad(loss_of)(params, key)
+            updates, state = adam.update(grads, state, params)
+            return (optax.apply_updates(params, updates), state), loss
+
+        return jax.lax.scan(step, (params, state), keys)
+
+    held_out = jax.random.split(jax.random.key(9), 8)
+    evaluate = jax.jit(lambda p: jax.vmap(lambda key: loss_of(p, key))(held_out).mean())
+    before = evaluate(params)
+    (after, _), _ = train(params, adam.init(params), jax.random.split(jax.random.key(0), 200))
+    assert before == pytest.approx(1, abs=0.05)
+    assert evaluate(after) < 0.4 * before
