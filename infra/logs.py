@@ -7,7 +7,10 @@ import logging
 
 def configure() -> None:
     """Our warnings as `unisim: …`; of the libraries only errors. Call before importing them."""
-    logging.basicConfig(level=logging.ERROR, format="%(name)s: %(message)s")
+    errors = logging.StreamHandler()
+    errors.setLevel(logging.ERROR)  # on the handler: Beam's workers lower the root logger's level
+    errors.setFormatter(logging.Formatter("%(name)s: %(message)s"))
+    logging.getLogger().handlers = [errors]
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("unisim: %(message)s"))
     ours = logging.getLogger("unisim")

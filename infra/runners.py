@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
+import shlex
+import sys
 
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.runner import PipelineRunner
-
-# workers would print a page of their own start-up
-_QUIET = "--default_sdk_harness_log_level=ERROR"
 
 
 def pipeline_options(
@@ -24,17 +23,12 @@ def pipeline_options(
     """
     if runner != "FnApiRunner":
         return runner, PipelineOptions(["--runner", runner, *beam_flags])
-    from apache_beam.portability.api import beam_provision_api_pb2
-    from apache_beam.runners.portability.fn_api_runner.fn_runner import (
-        ExtendedProvisionInfo,
-        FnApiRunner,
-    )
-    from apache_beam.runners.portability.portable_runner import JobServiceHandle
+    from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
+    from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
     count = max(1, min(workers or len(os.sched_getaffinity(0)), shards))
-    local = [f"--direct_num_workers={count}", "--direct_running_mode=multi_processing"]
+    process = f"{shlex.quote(sys.executable)} -m infra.beam_worker"
     # named here because Beam's DirectRunner would first try to download another runner's binary
-    options = PipelineOptions([_QUIET, *local, *beam_flags])
-    seen = JobServiceHandle.encode_pipeline_options(options.get_all_options(drop_default=True))
-    provision = beam_provision_api_pb2.ProvisionInfo(pipeline_options=seen)
-    return FnApiRunner(provision_info=ExtendedProvisionInfo(provision)), options
+    environment = SubprocessSDKEnvironment.from_command_string(process)  # pyright: ignore
+    local = FnApiRunner(environment)
+    return local, PipelineOptions([f"--direct_num_workers={count}", *beam_flags])

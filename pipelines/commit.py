@@ -13,7 +13,7 @@ from pipelines import files, sources
 from pipelines.job import Job
 from pipelines.plan import Dataset, Plan
 from pipelines.receipt import Receipt, SlotStatistics
-from pipelines.text import ShardResult, check_directory, finish
+from pipelines.text import ShardResult, finish
 from pipelines.write import file_digest
 from schemas import SCHEMA_VERSION, DatasetInfo, Manifest, Tier
 from schemas.controls import SLOTS
@@ -44,7 +44,7 @@ def commit(job: Job, receipts: Iterable[Receipt], embedded: Iterable[ShardResult
         content |= _tfds(job.out, plan.tiers, dataset, content)
     if over_budget(datasets, job.error_budget):
         return
-    text = finish(job.out, check_directory(job.t5), list(embedded))
+    text = finish(job.out, job.encoder, list(embedded))
     content |= text.files
     content[PLAN] = _digest(job.out, PLAN)
     files.delete_temporaries(job.out)

@@ -3,7 +3,7 @@
 A source is a module in `pipelines/sources`, found by its file name, with four names in it:
 
 - `INFO`: a `SourceInfo`, what it reads and where the paper uses it;
-- `units(path)`: the pieces that workers read on their own, cheap to list;
+- `units(path, target_bytes)`: the pieces that workers read on their own, cheap to list;
 - `episodes(unit)`: the episodes of one piece, decoded lazily;
 - `fake(root, seed)`: writes a tiny corpus in the native format, with its known traps.
 
@@ -24,6 +24,9 @@ import numpy as np
 from schemas import NUM_SLOTS, DataError
 
 Fit = Literal["stretch", "crop"]
+
+UNIT_BYTES = 16_000_000
+"""How much a worker reads in one piece, where the plan asks for nothing else."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -131,8 +134,8 @@ class Source(Protocol):
 
     INFO: SourceInfo
 
-    def units(self, path: str) -> Iterable[Unit]:
-        """The units below `path`, in a stable order.
+    def units(self, path: str, target_bytes: int = UNIT_BYTES) -> Iterable[Unit]:
+        """The units below `path`, in a stable order, of about `target_bytes` where it can be cut.
 
         Raises:
             UsageError: if the path is not what the source reads; the message names the path, what

@@ -6,6 +6,7 @@ import dataclasses
 
 from pipelines import files
 from pipelines.plan import Plan
+from schemas import EncoderInfo
 from schemas.table import PLAN
 
 
@@ -16,11 +17,13 @@ class Job:
     Attributes:
         out: the table's folder, with its plan.
         t5: the encoder's Hugging Face directory; None for the built-in `tiny-random`.
+        encoder: what `check_directory` said of it, so that no worker digests its weights again.
         error_budget: part of a source's episodes that may be lost, 0 to 1.
     """
 
     out: str
     t5: str | None
+    encoder: EncoderInfo
     error_budget: float
 
     def plan(self) -> Plan:

@@ -21,6 +21,7 @@ from schemas import MAX_FRAMES, SCHEMA_VERSION, Tier, UsageError
 from schemas.table import PLAN, SPLITS, dump_json
 
 SHARD_MB = 128
+_UNITS_PER_SHARD = 8  # so that shards can be packed to near-equal cost
 _JPEG_BYTES_PER_PIXEL = 0.25
 
 
@@ -197,7 +198,9 @@ def _dataset(name: str, path: str, fps: dict[str, float], shard_mb: float) -> Da
             f"--source {name}={path}: no such path; `unisim sources {name}` shows what is expected"
         )
     root = os.path.abspath(path) if files.is_local(path) else path.rstrip("/")
-    units = [_relative(unit, root) for unit in source.units(root)]
+    units = [
+        _relative(unit, root) for unit in source.units(root, int(shard_mb * 1e6 / _UNITS_PER_SHARD))
+    ]
     if not units:
         raise UsageError(f"--source {name}={path}: holds nothing to read")
     repeated = [u.id for u, n in _counted(units) if n > 1]

@@ -94,5 +94,5 @@ class _Embed(beam.DoFn):
         bucket, texts = element
         if self._encoder is None:
             # not in setup(): only workers that really embed pay for loading TensorFlow
-            self._encoder = TextEncoder.load(self._job.t5)
+            self._encoder = TextEncoder.load(self._job.t5, self._job.encoder)
         yield embed_shard(self._job.out, self._encoder, list(texts), bucket, self._num_shards)

@@ -65,6 +65,7 @@ def main(argv: list[str]) -> int:
     job = Job(
         out=_absolute(flags.out),
         t5=flags.t5 and _absolute(flags.t5),
+        encoder=encoder,
         error_budget=flags.error_budget,
     )
     begin = time.monotonic()
@@ -72,7 +73,7 @@ def main(argv: list[str]) -> int:
     if fresh:
         _say(f"embedding with {encoder.name}: {encoder.description}")
         _run(job, made, flags, beam_flags)
-    return _end(job, made, encoder, time.monotonic() - begin if fresh else 0.0)
+    return _end(job, made, time.monotonic() - begin if fresh else 0.0)
 
 
 def _say(line: str) -> None:
@@ -124,7 +125,7 @@ def _run(job, made, flags: PrepareFlags, beam_flags: list[str]) -> None:
         pipeline.run().wait_until_finish()
 
 
-def _end(job, made, encoder, seconds: float) -> int:
+def _end(job, made, seconds: float) -> int:
     """Says what the table holds; 1 if it was not committed for its losses."""
     from pipelines import commit, files, prepare, receipt
     from schemas import Manifest
@@ -144,10 +145,10 @@ def _end(job, made, encoder, seconds: float) -> int:
         return 1
     files.delete_tree(files.join(job.out, WORK))  # a job killed just after its commit leaves it
     manifest = Manifest.from_json(files.read(path).decode(), path)
-    if manifest.encoder.digest != encoder.digest:
+    if manifest.encoder.digest != job.encoder.digest:
         raise UsageError(
             f"{job.out}: complete, with embeddings of {manifest.encoder.name}; --t5 names"
-            f" {encoder.name}. Give another --out"
+            f" {job.encoder.name}. Give another --out"
         )
     frames = sum(d.frames for d in manifest.datasets)
     for d in manifest.datasets:

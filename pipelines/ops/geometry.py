@@ -11,8 +11,8 @@ from types import ModuleType
 def open3d() -> ModuleType:
     """The `open3d` module.
 
-    Open3D links libusb for depth cameras that nothing here uses. Its library ships in the PyPI package
-    libusb-package; loaded first, and globally, it stands in where the system has none, without root.
+    Open3D links libusb for depth cameras that nothing here uses. The PyPI package libusb-package
+    ships that library; loaded first, and globally, it stands in where the system has none.
     """
     import libusb_package
 

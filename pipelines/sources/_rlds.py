@@ -14,8 +14,6 @@ from pipelines.ops import tfrecord
 from schemas import DataError, UsageError
 from schemas.example import Example
 
-UNIT_BYTES = 32 << 20
-
 _NAME = re.compile(
     r"(?P<name>.+)-(?P<split>[^-]+)\.tfrecord-(?P<shard>\d{5})(?:-of-(?P<of>\d{5}))?"
 )
@@ -73,8 +71,8 @@ def has_feature(folder: Folder, *path: str) -> bool:
     return True
 
 
-def units(folder: Folder, steps_per_episode: int) -> Iterator[Unit]:
-    """Units of at most about `UNIT_BYTES`, in the order of split and shard.
+def units(folder: Folder, target_bytes: int, steps_per_episode: int) -> Iterator[Unit]:
+    """Units of about `target_bytes`, in the order of split and shard.
 
     A file up to that size is one unit and is not opened; larger ones are cut at record starts.
     """
@@ -92,7 +90,7 @@ def units(folder: Folder, steps_per_episode: int) -> Iterator[Unit]:
         shard = int(match["shard"])
         lengths = folder.lengths.get(match["split"], [])
         episodes = lengths[shard] if shard < len(lengths) else max(1, size >> 20)
-        for first, start, end in _ranges(path, size):
+        for first, start, end in _ranges(path, size, target_bytes):
             share = (end - start) / max(size, 1)
             count = max(1, round(episodes * share))
             yield Unit(
@@ -118,15 +116,15 @@ def _warn_of_absent_files(folder: Folder, matches: list[re.Match[str]]) -> None:
             )
 
 
-def _ranges(path: str, size: int) -> Iterator[tuple[int, int, int]]:
+def _ranges(path: str, size: int, target_bytes: int) -> Iterator[tuple[int, int, int]]:
     """(number of the first record, first byte, end) of each unit of a file."""
-    if size <= UNIT_BYTES:
+    if size <= target_bytes:
         yield 0, 0, size
         return
     first = start = 0
     with files.open_read(path) as stream:
         for number, offset in enumerate(tfrecord.offsets(stream)):
-            if offset - start >= UNIT_BYTES:
+            if offset - start >= target_bytes:
                 yield first, start, offset
                 first, start = number, offset
     yield first, start, size

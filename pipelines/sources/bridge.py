@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.episode import Episode, Frame, SourceInfo, Unit
+from pipelines.episode import UNIT_BYTES, Episode, Frame, SourceInfo, Unit
 from pipelines.ops import tfrecord
 from pipelines.ops.controls import wrap
 from pipelines.ops.images import decode_image, encode_jpeg, is_black
@@ -46,7 +46,7 @@ _SLOTS = [i for i, present in enumerate(mask_of(INFO.slots)) if present]
 _STEPS_PER_EPISODE = 38  # mean of the release; only the plan's estimate rests on it
 
 
-def units(path: str) -> Iterator[Unit]:
+def units(path: str, target_bytes: int = UNIT_BYTES) -> Iterator[Unit]:
     """Byte ranges of the TFRecord files of `…/bridge_dataset/1.0.0`."""
     folder = _rlds.folder(INFO.name, path)
     if not _rlds.has_feature(folder, "observation", "image_0"):
@@ -54,7 +54,7 @@ def units(path: str) -> Iterator[Unit]:
             f"{path}: features.json has no steps/observation/image_0, so this is not the 1.0.0"
             " release of Bridge; `unisim sources bridge` shows what is expected"
         )
-    yield from _rlds.units(folder, _STEPS_PER_EPISODE)
+    yield from _rlds.units(folder, target_bytes, _STEPS_PER_EPISODE)
 
 
 def episodes(unit: Unit) -> Iterator[Episode | DataError]:

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines import files
-from pipelines.episode import Episode, Frame, SourceInfo, Unit
+from pipelines.episode import UNIT_BYTES, Episode, Frame, SourceInfo, Unit
 from pipelines.ops import images, labels
 from schemas import DataError, UsageError
 
@@ -51,8 +51,8 @@ _MEMBER = re.compile(r"(?:\./)?([A-Za-z0-9_-]{1,64})\.([a-z0-9]{1,16})")
 _IMAGES = ("jpg", "jpeg", "png", "webp")
 
 
-def units(path: str) -> Iterator[Unit]:
-    """One unit per shard, from the listing alone; the numbers of images are guesses by size.
+def units(path: str, target_bytes: int = UNIT_BYTES) -> Iterator[Unit]:
+    """One unit per tar, whatever its size, from the listing alone; its images are a guess by size.
 
     Raises:
         UsageError: if there are no shards.

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from pipelines import files
-from pipelines.episode import Episode, Frame, SourceInfo, Unit
+from pipelines.episode import UNIT_BYTES, Episode, Frame, SourceInfo, Unit
 from pipelines.ops import labels, video
 from schemas import DataError, UsageError
 
@@ -40,13 +40,12 @@ _SPLITS = {"train": "train", "validation": "val"}
 _FOLDERS = ("", "videos", "20bn-something-something-v2")
 _SUFFIXES = (".webm", ".mp4")
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_UNIT_BYTES = 32 << 20
 _UNIT_CLIPS = 1000
 _CLIP_FRAMES = 24  # at the table's rate: clips last 4 s on average
 
 
-def units(path: str) -> Iterator[Unit]:
-    """Runs of consecutive labels with about 32 MB of video each; no video is opened.
+def units(path: str, target_bytes: int = UNIT_BYTES) -> Iterator[Unit]:
+    """Runs of consecutive labels with about `target_bytes` of video each; no video is opened.
 
     What is wrong with a label (no video, no usable id, listed before) stays in the unit, so that
     `episodes` reports it. One split's file is enough.
@@ -60,7 +59,7 @@ def units(path: str) -> Iterator[Unit]:
     for split, uri in annotations:
         clips = (_clip(entry, videos, seen) for entry in _load(uri))
         first = 0
-        for group, cost in _groups(clips):
+        for group, cost in _groups(clips, target_bytes):
             readable = sum("file" in clip for clip in group)
             yield Unit(
                 id=f"{split}-{first:06d}",
@@ -162,14 +161,14 @@ def _clip(
 
 
 def _groups(
-    clips: Iterable[tuple[dict[str, str], int]],
+    clips: Iterable[tuple[dict[str, str], int]], target_bytes: int
 ) -> Iterator[tuple[list[dict[str, str]], int]]:
     group: list[dict[str, str]] = []
     cost = 0
     for clip, size in clips:
         group.append(clip)
         cost += size
-        if cost >= _UNIT_BYTES or len(group) >= _UNIT_CLIPS:
+        if cost >= target_bytes or len(group) >= _UNIT_CLIPS:
             yield group, cost
             group, cost = [], 0
     if group:

@@ -147,11 +147,10 @@ def test_a_record_that_is_no_example(tmp_path):
     assert [isinstance(e, DataError) for e in found] == [True, False, False, False, False]
 
 
-def test_a_large_file_is_cut_into_units_at_record_starts(tmp_path, monkeypatch):
+def test_a_large_file_is_cut_into_units_at_record_starts(tmp_path):
     path = bridge.fake(tmp_path, 3, traps=False, episodes=6)
     whole = [e for u in bridge.units(str(path)) for e in bridge.episodes(u)]
-    monkeypatch.setattr("pipelines.sources._rlds.UNIT_BYTES", 20_000)
-    parts = list(bridge.units(str(path)))
+    parts = list(bridge.units(str(path), 20_000))
     assert len(parts) > 3
     again = [e for u in parts for e in bridge.episodes(u)]
     assert [(e.id, e.source_range) for e in again if not isinstance(e, DataError)] == [

@@ -178,8 +178,7 @@ def test_units_are_split_by_size_and_by_number(tmp_path, clip, monkeypatch):
     for key in keys:
         shutil.copy(clip, tmp_path / f"{key}.webm")
     size = clip.stat().st_size
-    monkeypatch.setattr(ssv2, "_UNIT_BYTES", 3 * size)
-    units = list(ssv2.units(str(tmp_path)))
+    units = list(ssv2.units(str(tmp_path), 3 * size))
     assert [u.cost for u in units] == [3 * size, 3 * size, 3 * size, size]
     assert [u.id for u in units] == [f"train-{i:06d}" for i in (0, 3, 6, 9)]
     assert list(read(tmp_path)) == keys  # in the order of the labels
@@ -261,7 +260,7 @@ def test_a_video_that_goes_after_the_plan_costs_itself(tmp_path, clip):
 def test_what_the_user_gets_wrong_is_said(tmp_path, clip):
     with pytest.raises(UsageError, match=r"neither train\.json nor validation\.json"):
         list(ssv2.units(str(tmp_path / "nowhere")))
-    with pytest.raises(UsageError, match=r"20bn-something-something-v2"):
+    with pytest.raises(UsageError, match=r"`unisim sources something_something_v2` shows"):
         list(ssv2.units(str(tmp_path)))
     write(tmp_path, [label("1")])
     with pytest.raises(UsageError, match=r"labels but no videos.*unpack"):

@@ -13,6 +13,7 @@ from flax import nnx
 
 from schemas import UsageError
 from tests.trainer import tiny
+from tests.trainer.tiny import predict
 from trainer.diffusion import CosineSchedule, diffusion_loss
 from trainer.model import Conditioning, ModelConfig, VideoUNet, drop_action
 
@@ -105,9 +106,10 @@ def test_padding_more_frames_and_tokens_changes_nothing_that_is_real(unet):
         frame_mask=jnp.pad(cond.frame_mask, ((0, 0), (0, 2))),
     )
     more = jnp.pad(noisy, ((0, 0), (0, 2), (0, 0), (0, 0), (0, 0)), constant_values=1)
-    out = unet(noisy, log_snr, cond)
-    np.testing.assert_allclose(unet(more, log_snr, grown)[:, :3], out, atol=3e-5)
-    assert not unet(more, log_snr, grown)[:, 3:].any()
+    out = predict(unet, noisy, log_snr, cond)
+    out2 = predict(unet, more, log_snr, grown)
+    np.testing.assert_allclose(out2[:, :3], out, atol=3e-5)
+    assert not out2[:, 3:].any()
 
 
 def test_a_video_of_one_real_frame_is_an_image(unet):
@@ -116,9 +118,9 @@ def test_a_video_of_one_real_frame_is_an_image(unet):
         cond, controls=cond.controls[:, :1], frame_mask=cond.frame_mask[:, :1]
     )
     padded = dataclasses.replace(cond, frame_mask=cond.frame_mask.at[:, 1:].set(False))
-    image = unet(noisy[:, :1], log_snr, alone)
-    np.testing.assert_allclose(unet(noisy, log_snr, padded)[:, :1], image, atol=3e-5)
-    assert not np.allclose(unet(noisy, log_snr, cond)[:, :1], image, atol=1e-2)
+    image = predict(unet, noisy[:, :1], log_snr, alone)
+    np.testing.assert_allclose(predict(unet, noisy, log_snr, padded)[:, :1], image, atol=3e-5)
+    assert not np.allclose(predict(unet, noisy, log_snr, cond)[:, :1], image, atol=1e-2)
 
 
 def test_a_sample_without_any_real_frame_is_zeros_and_harms_nobody(grads):
@@ -137,16 +139,16 @@ def test_a_sample_without_any_real_frame_is_zeros_and_harms_nobody(grads):
 @pytest.mark.parametrize("name", ["history", "tokens", "controls", "log_snr", "noisy"])
 def test_what_is_real_does_matter(unet, name):
     noisy, log_snr, cond = tiny.batch()
-    out = unet(noisy, log_snr, cond)
+    out = predict(unet, noisy, log_snr, cond)
     if name == "noisy":
         # through temporal attention, frame 0 sees frame 3
-        other = unet(noisy.at[:, 3].add(1.0), log_snr, cond)
+        other = predict(unet, noisy.at[:, 3].add(1.0), log_snr, cond)
     elif name == "log_snr":
-        other = unet(noisy, log_snr + 1, cond)
+        other = predict(unet, noisy, log_snr + 1, cond)
     else:
         value = getattr(cond, name)
         changed = {name: value[:, ::-1] if name == "history" else (value * 3 + 1) % 4096}
-        other = unet(noisy, log_snr, dataclasses.replace(cond, **changed))
+        other = predict(unet, noisy, log_snr, dataclasses.replace(cond, **changed))
     assert jnp.abs(other - out)[:, 0].max() > 1e-3
 
 
@@ -154,7 +156,10 @@ def test_absent_history_is_not_black_history(unet):
     noisy, log_snr, cond = tiny.batch()
     zeros = dataclasses.replace(cond, history=jnp.zeros_like(cond.history))
     absent = dataclasses.replace(zeros, history_mask=jnp.zeros_like(cond.history_mask))
-    assert jnp.abs(unet(noisy, log_snr, zeros) - unet(noisy, log_snr, absent)).max() > 1e-3
+    assert (
+        jnp.abs(predict(unet, noisy, log_snr, zeros) - predict(unet, noisy, log_snr, absent)).max()
+        > 1e-3
+    )
 
 
 def test_the_motion_of_a_frame_is_told_to_that_frame(unet):
@@ -163,7 +168,9 @@ def test_the_motion_of_a_frame_is_told_to_that_frame(unet):
     noisy, log_snr, cond = tiny.batch()
     cond = dataclasses.replace(cond, control_mask=jnp.ones_like(cond.control_mask))
     moved = dataclasses.replace(cond, controls=cond.controls.at[:, 2].set(100))
-    change = jnp.abs(unet(noisy, log_snr, moved) - unet(noisy, log_snr, cond)).max((0, 2, 3, 4))
+    change = jnp.abs(
+        predict(unet, noisy, log_snr, moved) - predict(unet, noisy, log_snr, cond)
+    ).max((0, 2, 3, 4))
     assert change[2] > 1e-3
     same(change[jnp.array([0, 1, 3])], jnp.zeros(3))
 
@@ -184,26 +191,27 @@ def test_a_dropped_action_tells_nothing_of_the_action(unet):
     _, _, two = tiny.batch(seed=2)
     two = dataclasses.replace(two, history=one.history)
     everyone, empty = jnp.ones(2, bool), (jnp.ones((5, 12)), jnp.arange(5) < 1)
-    a, b = (unet(noisy, log_snr, drop_action(c, everyone, *empty)) for c in (one, two))
+    a, b = (predict(unet, noisy, log_snr, drop_action(c, everyone, *empty)) for c in (one, two))
     same(a, b)
 
 
 def test_a_new_model_predicts_zero_and_dropout_needs_a_key():
     noisy, log_snr, cond = tiny.batch()
-    assert not VideoUNet(tiny.config(), rngs=nnx.Rngs(0))(noisy, log_snr, cond).any()
+    new = VideoUNet(tiny.config(), rngs=nnx.Rngs(0))
+    assert not predict(new, noisy, log_snr, cond).any()
     unet = tiny.model(dropout=0.5)
-    still = unet(noisy, log_snr, cond)
-    same(still, unet(noisy, log_snr, cond))
-    one, two = (unet(noisy, log_snr, cond, dropout_key=jax.random.key(k)) for k in (1, 2))
-    same(one, unet(noisy, log_snr, cond, dropout_key=jax.random.key(1)))
+    still = predict(unet, noisy, log_snr, cond)
+    same(still, predict(unet, noisy, log_snr, cond))
+    one, two = (predict(unet, noisy, log_snr, cond, dropout_key=jax.random.key(k)) for k in (1, 2))
+    same(one, predict(unet, noisy, log_snr, cond, dropout_key=jax.random.key(1)))
     assert jnp.abs(one - still).max() > 1e-3
     assert jnp.abs(one - two).max() > 1e-3
 
 
 def test_bfloat16_is_near_float32():
     noisy, log_snr, cond = tiny.batch()
-    exact = tiny.model()(noisy, log_snr, cond)
-    rough = tiny.model(dtype="bfloat16")(noisy, log_snr, cond)
+    exact = predict(tiny.model(), noisy, log_snr, cond)
+    rough = predict(tiny.model(dtype="bfloat16"), noisy, log_snr, cond)
     assert rough.dtype == jnp.float32
     error = jnp.sqrt(jnp.square(rough - exact).mean() / jnp.square(exact).mean())
     assert error < 0.05
@@ -222,7 +230,7 @@ def test_bfloat16_is_near_float32():
 def test_every_shape_of_model_predicts_frames(changes):
     unet = tiny.model(**changes)
     noisy, log_snr, cond = tiny.batch(history=unet.config.history_frames)
-    out = unet(noisy, log_snr, cond)
+    out = predict(unet, noisy, log_snr, cond)
     assert out.shape == noisy.shape
     assert np.isfinite(out).all()
     assert out.std() > 1e-3

@@ -43,6 +43,12 @@ def model(**changes) -> VideoUNet:
     return nnx.merge(graph, jax.tree.unflatten(tree, leaves))
 
 
+@nnx.jit
+def predict(unet: VideoUNet, noisy, log_snr, cond, dropout_key=None) -> jax.Array:
+    """The U-Net's prediction, compiled once per shape."""
+    return unet(noisy, log_snr, cond, dropout_key=dropout_key)
+
+
 def batch(
     b: int = 2,
     t: int = 4,
