@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from schemas import Tier, UsageError
-from tests.trainer import tiny
+from tests.trainer import tiny_run as tiny
 from trainer.data import Embeddings, Table
 from trainer.data.example import past_frames
 from trainer.simulate import (

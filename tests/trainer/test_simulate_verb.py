@@ -4,7 +4,7 @@ import pytest
 
 from infra.verbs import simulate as verb
 from schemas import UsageError
-from tests.trainer import tiny
+from tests.trainer import tiny_run as tiny
 from trainer.train import train
 
 

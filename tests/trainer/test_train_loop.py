@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from schemas import UsageError
-from tests.trainer import tiny
+from tests.trainer import tiny_run as tiny
 from trainer.data import Embeddings, Table, rows_at
 from trainer.train import Checkpoints, abstract, train
 from trainer.train.loop import fitted, order_spec

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from schemas import UsageError
-from tests.trainer import tiny
+from tests.trainer import tiny_run as tiny
 from trainer import configs
 from trainer.configs.config import FREE, TrainConfig, differences
 from trainer.data import Embeddings, ExampleMaker, Table

@@ -6,7 +6,7 @@ import pytest
 
 from infra.verbs import train as verb
 from schemas import UsageError
-from tests.trainer import tiny
+from tests.trainer import tiny_run as tiny
 
 SMALL = (
     "--tier 8x16 --frames 4 --tokens 8 --batch-size 4 --steps 2 --log-every 1"
