@@ -21,6 +21,7 @@ WebM clips in Something-Something V2's layout, and a LAION-like tar. Every step 
 printed before it runs. A second run goes on where the first one was. About 5 minutes on 2 cores.
 """
 
+WEIGHTS = ("bridge", 0.9, "something_something_v2", 0.05, "laion", 0.05)
 ACTIONS = ("push the red block left", "push the blue block right")
 
 
@@ -49,8 +50,8 @@ def main(argv: list[str]) -> int:
     fresh = not (table / "manifest.json").exists()
     prepared = _command("prepare", *given, "--out", table, "--shard-mb", 8)
     _command("audit", table)
-    steps = ("--steps", flags.steps)
-    _command("train", "--config", "debug", "--data", table, "--out", run, *steps)
+    learned = ("--steps", flags.steps, "--weights", *WEIGHTS)
+    _command("train", "--config", "debug", "--data", table, "--out", run, *learned)
     if not (rollout / "rollout.png").exists():
         actions = [text for action in ACTIONS for text in ("--action", action)]
         _command("simulate", "--checkpoint", run, "--start", table, *actions, "--out", rollout)

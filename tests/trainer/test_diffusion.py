@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -61,8 +62,8 @@ def test_alpha_and_sigma_are_of_unit_variance_and_of_that_log_snr():
 
 
 def test_a_schedule_upside_down_is_refused():
-    with pytest.raises(UsageError, match="log_snr_min 1 is not below log_snr_max 0"):
-        CosineSchedule(log_snr_min=1, log_snr_max=0)
+    with pytest.raises(UsageError, match=r"1\.0 is not below log_snr_max 0\.0"):
+        CosineSchedule(log_snr_min=1.0, log_snr_max=0.0)
 
 
 # the loss
@@ -179,7 +180,7 @@ def test_guidance_is_the_papers_formula_and_one_call():
         wanted = (1 + eta) * conditional - eta * unconditional
         np.testing.assert_allclose(found, wanted, atol=1e-4)
     assert calls == [4, 4]
-    np.testing.assert_array_equal(guided(denoise, 0, *empty)(noisy, log_snr, cond), conditional)
+    np.testing.assert_array_equal(guided(denoise, 0.0, *empty)(noisy, log_snr, cond), conditional)
     assert calls == [4, 4, 2]
 
 
@@ -236,7 +237,7 @@ def chain(steps: int, gamma: float) -> np.ndarray:
     b = np.arctan(np.exp(-10.0))
     levels = -2 * np.log(np.tan((np.arctan(np.exp(10.0)) - b) * t + b))
     state = np.eye(6)
-    for i, (now, after) in enumerate(zip(levels[:-1], levels[1:], strict=True)):
+    for i, (now, after) in enumerate(itertools.pairwise(levels)):
         square, next_square = (1 / (1 + np.exp(-v)) for v in (now, after))
         kept = np.exp(now - after)
         clean = (

@@ -7,14 +7,12 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from flax import nnx
 
 from schemas import UsageError
 from tests.trainer import tiny
 from tests.trainer.tiny import predict
-from trainer.diffusion import CosineSchedule, diffusion_loss
 from trainer.model import Conditioning, ModelConfig, VideoUNet, drop_action
 
 REAL = {"frame_mask": [[1, 1, 1, 0], [1, 0, 0, 0]], "history_mask": [[0, 1], [0, 0]]}
@@ -183,7 +181,7 @@ def test_dropping_the_action_keeps_the_history():
     same(out.history_mask, cond.history_mask)
     same((out.tokens[0], out.token_mask[0]), (tokens, mask))
     assert not out.control_mask[0].any()
-    same(jax.tree.map(lambda x: x[1], out), jax.tree.map(lambda x: x[1], cond))
+    same([x[1] for x in jax.tree.leaves(out)], [x[1] for x in jax.tree.leaves(cond)])
 
 
 def test_a_dropped_action_tells_nothing_of_the_action(unet):
@@ -195,10 +193,8 @@ def test_a_dropped_action_tells_nothing_of_the_action(unet):
     same(a, b)
 
 
-def test_a_new_model_predicts_zero_and_dropout_needs_a_key():
+def test_dropout_needs_a_key():
     noisy, log_snr, cond = tiny.batch()
-    new = VideoUNet(tiny.config(), rngs=nnx.Rngs(0))
-    assert not predict(new, noisy, log_snr, cond).any()
     unet = tiny.model(dropout=0.5)
     still = predict(unet, noisy, log_snr, cond)
     same(still, predict(unet, noisy, log_snr, cond))
@@ -273,31 +269,3 @@ def test_conditioning_is_a_pytree():
     leaves, tree = jax.tree.flatten(cond)
     assert len(leaves) == len(dataclasses.fields(Conditioning))
     same(jax.tree.unflatten(tree, leaves), cond)
-
-
-def test_it_learns_one_batch_by_heart():
-    unet = VideoUNet(tiny.config(channels=16, cond_width=32), rngs=nnx.Rngs(0))
-    _, _, cond = tiny.batch(h=12, w=20)
-    frames = jnp.tanh(tiny.batch(h=12, w=20, seed=3)[0])
-    graph, params = nnx.split(unet)
-    adam = optax.adam(3e-3)
-
-    def loss_of(params, key):
-        return diffusion_loss(nnx.merge(graph, params), CosineSchedule(), frames, cond, key)
-
-    @jax.jit
-    def train(params, state, keys):
-        def step(carry, key):
-            params, state = carry
-            loss, grads = jax.value_and_grad(loss_of)(params, key)
-            updates, state = adam.update(grads, state, params)
-            return (optax.apply_updates(params, updates), state), loss
-
-        return jax.lax.scan(step, (params, state), keys)
-
-    held_out = jax.random.split(jax.random.key(9), 8)
-    evaluate = jax.jit(lambda p: jax.vmap(lambda key: loss_of(p, key))(held_out).mean())
-    before = evaluate(params)
-    (after, _), _ = train(params, adam.init(params), jax.random.split(jax.random.key(0), 200))
-    assert before == pytest.approx(1, abs=0.05)
-    assert evaluate(after) < 0.4 * before

@@ -35,12 +35,16 @@ def config(**changes) -> ModelConfig:
 
 def model(**changes) -> VideoUNet:
     """A U-Net whose every parameter is random, as zeros would hide what passes through them."""
-    unet = VideoUNet(config(**changes), rngs=nnx.Rngs(0))
-    graph, state = nnx.split(unet)
-    leaves, tree = jax.tree.flatten(state)
+    graph, shapes = nnx.split(
+        nnx.eval_shape(lambda: VideoUNet(config(**changes), rngs=nnx.Rngs(0)))
+    )
     draw = np.random.default_rng(0)
-    leaves = [x + 0.2 * draw.normal(size=x.shape).astype(np.float32) for x in leaves]
-    return nnx.merge(graph, jax.tree.unflatten(tree, leaves))
+
+    def fill(x: jax.ShapeDtypeStruct) -> jax.Array:
+        spread = 1 / np.sqrt(np.prod(x.shape[:-1])) if len(x.shape) > 1 else 0.3
+        return jnp.asarray(0.1 * (len(x.shape) == 1) + spread * draw.normal(size=x.shape), x.dtype)
+
+    return nnx.merge(graph, jax.tree.map(fill, shapes))
 
 
 @nnx.jit

@@ -14,7 +14,7 @@ def guided(
     denoise: DenoiseFn,
     eta: float,
     empty_tokens: Float[Array, "l d"],
-    empty_mask: Bool[Array, "l"],
+    empty_mask: Bool[Array, " l"],
 ) -> DenoiseFn:
     """(1 + η)·ε(·|h, a) - η·ε(·|h).
 
@@ -27,7 +27,7 @@ def guided(
         return denoise
 
     def guided_denoise(
-        noisy: Float[Array, "b t h w 3"], log_snr: Float[Array, "b"], cond: Conditioning, /
+        noisy: Float[Array, "b t h w 3"], log_snr: Float[Array, " b"], cond: Conditioning, /
     ) -> Float[Array, "b t h w 3"]:
         batch = log_snr.shape[0]
         without = drop_action(cond, jnp.ones(batch, bool), empty_tokens, empty_mask)

@@ -1,4 +1,4 @@
-"""`AncestralSampler`: noise to video, step by step (UniSim, appendix; Video Diffusion Models, 2022)."""
+"""`AncestralSampler`: noise to video, step by step (UniSim, appendix; Video Diffusion Models)."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class AncestralSampler:
     ) -> Float[Array, "b t h w 3"]:
         """Videos o_t given h_{t-1}, a_{t-1}; within [-1, 1] if `clip`. Padded frames mean nothing.
 
-        One loop whose body is compiled once. Call it under `jax.jit` if it is called more than once.
+        One loop, its body compiled once; call it under `jax.jit` to share that between calls.
 
         Args:
             denoise: the model, guided or not.

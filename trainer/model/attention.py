@@ -16,9 +16,9 @@ from trainer.model.layers import Dense
 
 
 def weights_of(
-    logits: Float[Array, "... q k"], mask: Bool[Array, "... q k"] | None = None
-) -> Float[Array, "... q k"]:
-    """The softmax in float32; exactly zero where the mask is false."""
+    logits: Float[Array, "*n q k"], mask: Bool[Array, ...] | None = None
+) -> Float[Array, "*n q k"]:
+    """The softmax in float32; exactly zero where the mask, which broadcasts, is false."""
     logits = logits.astype(jnp.float32)
     if mask is not None:
         logits = jnp.where(mask, logits, -jnp.inf)

@@ -21,7 +21,7 @@ class Conditioning:
         history_mask: the history frames that exist.
         tokens: T5 embeddings of the action text, zero padded.
         token_mask: the tokens that are real.
-        controls: bins 0..4095 of `schemas.controls`; row i is the motion that led to future frame i.
+        controls: bins 0..4095 of `schemas.controls`; row i is the motion that led to frame i.
         control_mask: the control slots that exist; none for an action that is text alone.
         frame_mask: the future frames that are real; a still image is a video of one real frame.
     """
@@ -37,9 +37,9 @@ class Conditioning:
 
 def drop_action(
     cond: Conditioning,
-    drop: Bool[Array, "b"],
+    drop: Bool[Array, " b"],
     empty_tokens: Float[Array, "l d"],
-    empty_mask: Bool[Array, "l"],
+    empty_mask: Bool[Array, " l"],
 ) -> Conditioning:
     """The conditioning without its action where `drop`: the unconditional branch of guidance.
 

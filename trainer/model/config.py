@@ -37,7 +37,7 @@ class ModelConfig:
         max_frames: temporal attention tells offsets apart up to this many frames.
         norm_groups: most groups of a group normalisation; a group has at least 4 channels.
         patch: side of the pixel squares that enter as one position. 1 in UniSim; 2 quarters the
-            work, for machines without accelerators.
+            work of every level.
         dtype: of activations and matrix products; parameters, norms and softmax are float32.
         conv: how 3×3 convolutions are computed (`layers.conv3x3`).
     """

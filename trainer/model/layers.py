@@ -13,13 +13,13 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
 from trainer.model.config import ModelConfig
 
 Method = Literal["auto", "canonical", "native"]
 Padding = str | tuple[tuple[int, int], ...]
-Initializer = nnx.initializers.Initializer
+Initializer = jax.nn.initializers.Initializer
 
 _ZEROS = nnx.initializers.zeros_init()
 _DENSE = nnx.initializers.lecun_normal()
@@ -85,7 +85,8 @@ class Conv(nnx.Module):
     ):
         self.kernel = nnx.Param(kernel_init(rngs.params(), (3, 3, inputs, outputs), jnp.float32))
         self.bias = nnx.Param(jnp.zeros(outputs)) if use_bias else None
-        self.dtype, self.method = config.compute, config.conv
+        self.dtype = config.compute
+        self.method: Method = config.conv
 
     def __call__(self, x: Float[Array, "*n h w i"]) -> Float[Array, "*n h w o"]:
         merged = x.reshape(-1, *x.shape[-3:]).astype(self.dtype)
@@ -225,7 +226,7 @@ def depth_to_space(x: Float[Array, "*n p q cc"], side: int) -> Float[Array, "*n 
     return x.swapaxes(-4, -3).reshape(*frames, height * side, width * side, -1)
 
 
-def waves(x: Float[Array, "*n"], features: int, shortest: float, longest: float) -> Array:
+def waves(x: Shaped[Array, "*n"], features: int, shortest: float, longest: float) -> Array:
     """Sines and cosines `[*n, features]` of x, with periods geometric from shortest to longest."""
     periods = jnp.geomspace(shortest, longest, features // 2)
     angles = 2 * jnp.pi * x[..., None].astype(jnp.float32) / periods

@@ -44,7 +44,7 @@ class Embedding(nnx.Module):
             [Dense(width, width, config, rngs=rngs) for _ in range(config.cond_mlp_layers)]
         )
 
-    def __call__(self, log_snr: Float[Array, "b"], action: Action) -> Float[Array, "b t e"]:
+    def __call__(self, log_snr: Float[Array, " b"], action: Action) -> Float[Array, "b t e"]:
         # log SNR runs from -20 to 20: the longest wave orders it, the shortest tells 0.25 apart
         y = self.noise(waves(log_snr, _NOISE_FEATURES, 1.0, 128.0))[:, None] + action.frame
         for layer in self.layers:
@@ -123,7 +123,7 @@ class VideoUNet(nnx.Module):
     def __call__(
         self,
         noisy: Float[Array, "b t h w 3"],
-        log_snr: Float[Array, "b"],
+        log_snr: Float[Array, " b"],
         cond: Conditioning,
         *,
         dropout_key: jax.Array | None = None,
@@ -161,11 +161,17 @@ class VideoUNet(nnx.Module):
             if level:
                 x = self.double[level - 1](x)
         y = self.noise_out(nnx.silu(self.norm_out(x)))
-        return jnp.where(real, depth_to_space(y, self.config.patch), 0).astype(jnp.float32)
+        y = depth_to_space(y, self.config.patch).astype(jnp.float32)
+        # ε = σ·noisy + α·y, with y near α·ε - σ·frames: what is already known of ε, which is nearly
+        # all of it where there is mostly noise, need not pass through the network's norms
+        alpha, sigma = (
+            jnp.sqrt(jax.nn.sigmoid(sign * log_snr))[:, None, None, None, None] for sign in (1, -1)
+        )
+        return jnp.where(real, sigma * noisy + alpha * y, 0)
 
     def _enter(
         self, noisy: Float[Array, "b t h w 3"], cond: Conditioning
-    ) -> Float[Array, "b t h w c"]:
+    ) -> Float[Array, "b t p q c"]:
         """The first convolution over noised frame, history and history mask on the channel axis.
 
         A convolution is linear in its input channels, so the part that reads the history is done
