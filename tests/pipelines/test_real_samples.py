@@ -31,6 +31,7 @@ def test_laion_through_prepare_and_audit(tmp_path):
         if name.endswith(".jpg"):
             key = name.removesuffix(".jpg")
             pixels = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR_RGB)
+            assert pixels is not None
             expected[key] = (centre_crop(pixels), data[key + ".txt"].decode())
     chunks = read_table(tmp_path / "out", Tier(24, 40, "raw"))
     assert {chunk.episode_id for chunk in chunks} == set(expected) and len(chunks) == 5
@@ -90,7 +91,7 @@ def test_two_real_videos_through_prepare_and_audit(tmp_path, wrapped):
 def kept_frames(data: bytes, fps: float) -> tuple[np.ndarray, list[np.ndarray]]:
     """The first decoded frame at or after each multiple of 1/fps, by PyAV's own RGB conversion."""
     kept: dict[int, tuple[float, np.ndarray]] = {}
-    with av.open(io.BytesIO(data)) as container:
+    with av.open(io.BytesIO(data), "r") as container:
         start = None
         for frame in container.decode(video=0):
             start = frame.time if start is None else start

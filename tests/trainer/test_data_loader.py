@@ -20,6 +20,7 @@ from trainer.data import (
     order,
     rows_at,
 )
+from trainer.data.example import HistoryKind
 from trainer.data.fake import FakeSpec, write_fake_table
 
 
@@ -29,7 +30,7 @@ def table(tmp_path_factory):
     return Table(str(write_fake_table(tmp_path_factory.mktemp("table"), 1, spec)))
 
 
-def _maker(table, frames=16, kind="recent", k=4, tokens=16):
+def _maker(table, frames=16, kind: HistoryKind = "recent", k=4, tokens=16):
     spec = ExampleSpec(frames=frames, history=history_offsets(kind, k), tokens=tokens)
     return ExampleMaker(table, Embeddings(table.path, "fake"), spec)
 
@@ -103,10 +104,14 @@ def test_examples_have_one_shape_and_reading_together_or_alone_is_the_same(table
             assert value.tobytes() == alone[name].tobytes(), name
 
 
+def _numbers(drawn, count: int) -> list[int]:
+    return [int(drawn[i]) for i in range(count)]
+
+
 def test_every_record_is_visited_once_per_epoch(table):
     rows, n = table.rows("train", "moving"), len(table.rows("train", "moving"))
-    drawn = order(table, _order(weights={"moving": 1, "still": 0}))
-    epochs = [[int(drawn[e * n + i]) for i in range(n)] for e in range(3)]
+    drawn = _numbers(order(table, _order(weights={"moving": 1, "still": 0})), 3 * n)
+    epochs = [[drawn[e * n + i] for i in range(n)] for e in range(3)]
     for epoch in epochs:
         assert sorted(epoch) == rows.tolist()
     assert epochs[0] != epochs[1] != epochs[2]
@@ -117,7 +122,7 @@ def test_the_mixture_that_is_drawn_is_the_one_asked_for(table):
     spec = _order(weights={"moving": 0.3, "still": 0.1})
     assert mixture(table, spec) == pytest.approx({"moving": 0.75, "still": 0.25})
     drawn = order(table, spec)
-    names = [table.key(int(drawn[i])).partition("/")[0] for i in range(400)]
+    names = [table.key(row).partition("/")[0] for row in drawn[:400]]
     for length in (40, 100, 400):
         assert abs(names[:length].count("still") - length / 4) <= 1
 

@@ -43,12 +43,14 @@ def parts(tmp_path_factory, _compile_once):
     config = fitted(tiny.CONFIG, embeddings)
     rows = [0, 2, *table.rows("train", "still")[:2]]  # a first row, a later one, images
     batch = stack(ExampleMaker(table, embeddings, example_spec(config)).examples(rows))
+    tokens, mask = pad_tokens(embeddings.lookup(""), config.tokens)
+    tokens, mask = pad_tokens(embeddings.lookup(""), config.tokens)
     return Parts(
         config=config,
         step=jax.jit(train_step(config, graph_of(config.model))),
         state=jax.jit(lambda: init(config))(),
         batch=jax.tree.map(jnp.asarray, batch),
-        empty=tuple(map(jnp.asarray, pad_tokens(embeddings.lookup(""), config.tokens))),
+        empty=(jnp.asarray(tokens), jnp.asarray(mask)),
     )
 
 

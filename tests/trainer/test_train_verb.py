@@ -8,12 +8,13 @@ from infra.verbs import train as verb
 from schemas import UsageError
 from tests.trainer import tiny_run as tiny
 
-SMALL = (
-    "--tier 8x16 --frames 4 --tokens 8 --batch-size 4 --steps 2 --log-every 1"
-    " --model.channels 4 --model.multipliers 1 --model.attention 0 --model.heads 1"
-    " --model.cond-width 8 --model.cond-mlp-layers 1 --model.control-width 8"
-    " --model.history-frames 2 --model.norm-groups 1 --model.patch 4 --weights moving 1 still 0.5"
-).split()
+_FLAGS = """
+    --tier 8x16 --frames 4 --tokens 8 --batch-size 4 --steps 2 --log-every 1
+    --model.channels 4 --model.multipliers 1 --model.attention 0 --model.heads 1
+    --model.cond-width 8 --model.cond-mlp-layers 1 --model.control-width 8
+    --model.history-frames 2 --model.norm-groups 1 --model.patch 4 --weights moving 1 still 0.5
+"""
+SMALL = _FLAGS.split()
 
 
 @pytest.fixture(scope="module")
