@@ -15,7 +15,13 @@ from schemas import Tier, decode, encode
 from schemas.table import INDEX_SCHEMA, WRITER_OPTIONS
 from tests.command import unisim
 
-BRIDGE = "frames-24x40/bridge/1.0.0/bridge-train.array_record-00000-of-00002"
+
+def bridge_file(table: Path) -> Path:
+    return min(table.glob("frames-24x40/bridge/1.0.0/bridge-train.array_record-00000-*"))
+
+
+def bridge_index(table: Path) -> Path:
+    return min(table.glob("index.parquet/bridge-00000-*"))
 
 
 def findings(table: Path) -> list[str]:
@@ -53,18 +59,18 @@ def change_chunk(record: bytes, **fields) -> bytes:
 
 
 def truncate(table: Path):
-    data = (table / BRIDGE).read_bytes()
-    (table / BRIDGE).write_bytes(data[: len(data) // 2])
+    data = (bridge_file(table)).read_bytes()
+    (bridge_file(table)).write_bytes(data[: len(data) // 2])
 
 
 def flip_pixel(table: Path):
-    data = bytearray((table / BRIDGE).read_bytes())
+    data = bytearray((bridge_file(table)).read_bytes())
     data[70_000] ^= 1
-    (table / BRIDGE).write_bytes(bytes(data))
+    (bridge_file(table)).write_bytes(bytes(data))
 
 
 def empty_text(table: Path):
-    rewrite(table / BRIDGE, lambda r: [change_chunk(r[0], text="  "), *r[1:]])
+    rewrite(bridge_file(table), lambda r: [change_chunk(r[0], text="  "), *r[1:]])
 
 
 def bad_control(table: Path):
@@ -73,34 +79,34 @@ def bad_control(table: Path):
         controls[0, 0] = np.nan
         return [change_chunk(records[0], controls=controls), *records[1:]]
 
-    rewrite(table / BRIDGE, change)
+    rewrite(bridge_file(table), change)
 
 
 def drop_record(table: Path):
-    rewrite(table / BRIDGE, lambda r: r[:-1])
+    rewrite(bridge_file(table), lambda r: r[:-1])
 
 
 def swap_records(table: Path):
-    rewrite(table / BRIDGE, lambda r: [r[1], r[0], *r[2:]])
+    rewrite(bridge_file(table), lambda r: [r[1], r[0], *r[2:]])
 
 
 def foreign_record(table: Path):
-    rewrite(table / BRIDGE, lambda r: [b"not ours", *r[1:]])
+    rewrite(bridge_file(table), lambda r: [b"not ours", *r[1:]])
 
 
 def lose_index(table: Path):
-    (table / "index.parquet/bridge-00000-of-00002.parquet").unlink()
+    bridge_index(table).unlink()
 
 
 def change_index(table: Path):
-    path = table / "index.parquet/bridge-00000-of-00002.parquet"
+    path = bridge_index(table)
     rows = pq.read_table(path).to_pylist()
     rows[0]["text"] = "another text"
     pq.write_table(pa.Table.from_pylist(rows, INDEX_SCHEMA), path)
 
 
 def break_episode(table: Path):
-    path = table / "index.parquet/bridge-00000-of-00002.parquet"
+    path = bridge_index(table)
     rows = pq.read_table(path).to_pylist()
     rows[-1]["is_last"] = False
     pq.write_table(pa.Table.from_pylist(rows, INDEX_SCHEMA), path)
