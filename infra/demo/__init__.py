@@ -1,6 +1,5 @@
 """The demo's own small corpus: a tabletop world, written in the sources' native formats."""
 
-
 from infra.demo.corpus import write_corpus
 from infra.demo.tabletop import COLOURS, DIRECTIONS, Tabletop, push_episode, render
 
