@@ -12,6 +12,7 @@ from PIL import Image
 from pipelines.ops import tfrecord
 from pipelines.sources import bridge
 from schemas import SLOTS, Chunk, DataError, Tier, decode
+from tests.command import unisim
 from tests.conftest import BRIDGE
 from tests.samples import sample
 
@@ -156,3 +157,28 @@ def test_a_large_file_is_cut_into_units_at_record_starts(tmp_path):
     assert [(e.id, e.source_range) for e in again if not isinstance(e, DataError)] == [
         (e.id, e.source_range) for e in whole if not isinstance(e, DataError)
     ]
+
+
+def test_at_half_the_rate_the_real_motion_is_kept_whole(tmp_path):
+    """Sums of moves and matrix products of turns, against every action of the raw file."""
+    from scipy.spatial.transform import Rotation
+
+    out, tier = tmp_path / "out", Tier(24, 40, "raw")
+    source = f"bridge={sample(BRIDGE)}"
+    unisim("prepare", "--source", source, "--out", out, "--fps", "bridge=2.5")
+    assert "0 violations" in unisim("audit", out).stdout
+    raw, chunks = read_raw(), read_table(out, tier)
+    assert len(chunks) == 75
+    slots = [INDEX_NAMES.index(name) for name in bridge.INFO.slots]
+    for chunk in chunks:
+        actions = raw[int(chunk.episode_id.split("@")[0][-6:])]["actions"]
+        np.testing.assert_allclose(chunk.times, np.arange(5) / 2.5, atol=1e-6)
+        controls = chunk.controls[:, slots]
+        # frames 0, 2, 4, 6, 8 are kept: actions 0 to 7 lie between the first and the last of them
+        np.testing.assert_allclose(controls[:, :3].sum(0), actions[:8, :3].sum(0), atol=1e-6)
+        np.testing.assert_allclose(controls[1:, 6], actions[1:8:2, 6], atol=1e-6)
+        turns = [Rotation.identity(), Rotation.identity()]
+        for i, rows in enumerate((controls[:, 3:6], actions[:8, 3:6])):
+            for angles in rows:
+                turns[i] = Rotation.from_euler("xyz", angles) * turns[i]
+        np.testing.assert_allclose(turns[0].as_matrix(), turns[1].as_matrix(), atol=1e-6)
