@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 import time
 
+from pipelines.progress import clock
+
 _QUIET_SECONDS = 1.0
 
 
@@ -40,7 +42,7 @@ class Bar:
         rate = self._done / (now - self._begin)
         left = (self._total - self._done) / rate if rate else 0
         text = f"{self._what} {self._done / self._total:4.0%}  {rate:,.0f} {self._unit}/s"
-        text += f"  {int(left) // 60}:{int(left) % 60:02d} left"
+        text += f"  {clock(left)} left"
         print(text.ljust(70), end="\r" if self._live else "\n", file=sys.stderr, flush=True)
         self._shown = self._live
 

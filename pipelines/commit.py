@@ -24,6 +24,7 @@ from schemas.table import (
     PLAN,
     WORK,
     frames_dir,
+    frames_file,
     tfds_files,
 )
 
@@ -126,12 +127,11 @@ def _tfds(
     """The two JSON files that let stock tensorflow-datasets read each tier."""
     written = {}
     for tier in tiers:
-        folder = frames_dir(tier, dataset.name, dataset.version)
+        n, folder = dataset.num_shards, frames_dir(tier, dataset.name, dataset.version)
         num_bytes = {
             split: sum(
-                size
-                for name, (size, _) in content.items()
-                if name.startswith(f"{folder}/{dataset.name}-{split}.array_record")
+                content[frames_file(tier, dataset.name, dataset.version, split, shard, n)][0]
+                for shard in range(n)
             )
             for split in dataset.shard_rows
         }

@@ -24,7 +24,7 @@ from pipelines.receipt import Receipt, SlotStatistics
 from pipelines.rows import Row, name_of, rows
 from schemas import DataError, Tier, controls
 from schemas.record import digest
-from schemas.table import INDEX_SCHEMA, WRITER_OPTIONS, frames_file, index_file
+from schemas.table import INDEX_SCHEMA, WRITER_OPTIONS, frames_file, index_fields, index_file
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -163,16 +163,13 @@ class _ShardWriter:
             digests.append((tier.name, digest(wire)))
         self.index.append(
             {
-                "version": chunk.source_version,
-                "num_frames": chunk.num_frames,
-                "start": float(chunk.times[0]),
                 "clipped": int(row.clipped.sum()),
                 "shard": self.task.shard.index,
                 "num_shards": self.task.num_shards,
                 "position": self.rows[chunk.split],
                 "digests": digests,
             }
-            | {name: getattr(chunk, name) for name in _INDEXED}
+            | index_fields(chunk)
         )
         # the first frame of an episode has no motion behind it
         after = slice(1, None) if chunk.is_first else slice(None)
@@ -216,22 +213,6 @@ class _ShardWriter:
             texts=sorted({row["text"] for row in self.index}),
             slots=[int(i) for i in np.flatnonzero(self.mask)],
         )
-
-
-_INDEXED = (
-    "dataset",
-    "split",
-    "episode_id",
-    "step",
-    "text",
-    "text_key",
-    "fps",
-    "is_first",
-    "is_last",
-    "source_uri",
-    "source_range",
-    "license",
-)
 
 
 def file_digest(path: str) -> list[Any]:

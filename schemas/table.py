@@ -22,10 +22,11 @@ import dataclasses
 import json
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from schemas.errors import UsageError
-from schemas.record import SCHEMA_VERSION, Tier, features
+from schemas.record import SCHEMA_VERSION, Chunk, Tier, features
 
 PLAN = "plan.json"
 MANIFEST = "manifest.json"
@@ -116,6 +117,31 @@ INDEX_SCHEMA = pa.schema(
         ("digests", pa.map_(pa.string(), pa.binary(16))),  # tier name -> BLAKE2b-128 of the record
     ]
 )
+
+
+def index_fields(chunk: Chunk) -> dict[str, Any]:
+    """The columns of a chunk's index row that the chunk itself tells; the others are its place in
+    the table and the digests of its records."""
+    same = (
+        "dataset",
+        "split",
+        "episode_id",
+        "step",
+        "text",
+        "text_key",
+        "num_frames",
+        "is_first",
+        "is_last",
+        "source_uri",
+        "source_range",
+        "license",
+    )
+    return {name: getattr(chunk, name) for name in same} | {
+        "version": chunk.source_version,
+        "fps": float(np.float32(chunk.fps)),
+        "start": float(chunk.times[0]) if chunk.num_frames else None,
+    }
+
 
 DEAD_LETTER_SCHEMA = pa.schema(
     [

@@ -81,6 +81,8 @@ def _command(verb: str, *args: object) -> float:
 
 def _summary(table: Path, run: Path, rollout: Path, prepared: float, seconds: float) -> None:
     """What was made, how fast, and what to look at."""
+    from pipelines.progress import clock
+
     manifest = json.loads((table / "manifest.json").read_text())
     records = sum(d["chunks"] for d in manifest["datasets"])
     frames = sum(d["frames"] for d in manifest["datasets"])
@@ -90,7 +92,7 @@ def _summary(table: Path, run: Path, rollout: Path, prepared: float, seconds: fl
     first, last = (sum(part) / tenth for part in (losses[:tenth], losses[-tenth:]))
     print(
         f"""
-demo done in {int(seconds) // 60}:{int(seconds) % 60:02d}
+demo done in {clock(seconds)}
   records    {records:,} of {frames:,} frames{rate}
   text       {manifest["encoder"]["name"]}: {manifest["encoder"]["description"]}
   loss       {first:.3f} over the first {tenth} steps, {last:.3f} over the last {tenth}

@@ -3,8 +3,6 @@
 # annotations stay values here: tyro reads those of a class that exists only inside `main`
 import sys
 
-SUMMARY = "roll a trained simulator out over a list of actions"
-
 DESCRIPTION = """Simulates actions one after another, each beginning where the one before ended.
 
 Writes OUT/rollout.mp4, and OUT/rollout.png, a contact sheet with a captioned row per action.

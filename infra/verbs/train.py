@@ -3,8 +3,6 @@
 # annotations stay values here: tyro reads those of a class that exists only inside `main`
 import sys
 
-SUMMARY = "train a simulator on a prepared table"
-
 DESCRIPTION = """Trains the video diffusion model on a prepared table, on all devices JAX finds.
 
 It checkpoints as it goes; the same command again resumes from the last checkpoint, and ends with

@@ -11,9 +11,9 @@ from pipelines import files
 from pipelines.audit.finding import Finding
 from pipelines.audit.opened import Opened
 from pipelines.write import file_digest
-from schemas import Chunk, DataError, DatasetInfo, Tier, decode, mask_of, text_key
+from schemas import DataError, DatasetInfo, Tier, decode, mask_of, text_key
 from schemas.record import digest
-from schemas.table import MANIFEST, frames_file, text_dir, text_file
+from schemas.table import MANIFEST, WORK, frames_file, index_fields, text_dir, text_file
 from schemas.validate import violations
 
 Tick = Callable[[int], None]
@@ -32,7 +32,7 @@ def check_files(table: Opened) -> Iterator[Finding]:
             message = f"{found[0]} bytes {found[1]}, the manifest says {size} bytes {wanted}"
             yield Finding(check="files", where=name, message=message)
     for name in sorted(there - set(table.manifest.files) - {MANIFEST}):
-        if not name.startswith("_work/"):
+        if not name.startswith(f"{WORK}/"):
             yield Finding(check="files", where=name, message="not listed in the manifest")
 
 
@@ -46,9 +46,8 @@ def check_records(table: Opened, tick: Tick) -> Iterator[Finding]:
 def _shard(table: Opened, dataset: DatasetInfo, shard: int, tick: Tick) -> Iterator[Finding]:
     try:
         rows = table.index(dataset.name, shard, dataset.num_shards).to_pylist()
-    except (OSError, ValueError, KeyError) as e:
-        where = f"{dataset.name} shard {shard}"
-        yield Finding(check="index", where=where, message=f"cannot be read: {e}")
+    except DataError as e:
+        yield Finding(check="index", where=f"{dataset.name} shard {shard}", message=e.reason)
         return
     for split in dataset.shard_rows:
         wanted = sorted((r for r in rows if r["split"] == split), key=lambda r: r["position"])
@@ -74,8 +73,8 @@ def _file(
         for count, data in enumerate(table.records(name), 1):
             if count <= len(rows):
                 yield from check_record(data, tier, rows[count - 1], declared)
-    except Exception as e:
-        yield Finding(check="records", where=name, message=f"cannot be read: {e}")
+    except DataError as e:
+        yield Finding(check="records", where=name, message=e.reason)
         return
     if count != len(rows):
         message = f"{count} records, the index has {len(rows)}"
@@ -106,32 +105,9 @@ def check_record(
         yield finding(message)
     if (chunk.control_mask & ~declared).any():
         yield finding("its control mask has slots that the manifest does not declare")
-    for name, value in _expected(chunk).items():
+    for name, value in index_fields(chunk).items():
         if row[name] != value:
             yield finding(f"{name} is {value!r}, the index says {row[name]!r}")
-
-
-def _expected(chunk: Chunk) -> dict[str, Any]:
-    """The index row that a chunk should have, as far as the chunk tells."""
-    same = (
-        "dataset",
-        "split",
-        "episode_id",
-        "step",
-        "text",
-        "text_key",
-        "is_first",
-        "is_last",
-        "source_uri",
-        "source_range",
-        "license",
-        "num_frames",
-    )
-    return {name: getattr(chunk, name) for name in same} | {
-        "version": chunk.source_version,
-        "fps": float(np.float32(chunk.fps)),
-        "start": float(chunk.times[0]) if chunk.num_frames else None,
-    }
 
 
 def _episodes(dataset: str, rows: list[dict[str, Any]]) -> Iterator[Finding]:
@@ -195,16 +171,15 @@ def _embedding_file(table: Opened, name: str, wanted: int) -> Iterator[Finding]:
     count = 0
     try:
         for count, data in enumerate(table.records(name), 1):
-            values = np.frombuffer(data, ml_dtypes.bfloat16)
-            tokens = values.size / encoder.width
+            tokens = len(data) / (2 * encoder.width)
             if not (tokens.is_integer() and 1 <= tokens <= encoder.max_tokens):
-                message = f"row {count - 1} has {values.size} numbers, width is {encoder.width}"
+                message = f"row {count - 1} has {len(data)} bytes, width is {encoder.width}"
                 yield Finding(check="embeddings", where=name, message=message)
-            elif not np.isfinite(values.astype(np.float32)).all():
+            elif not np.isfinite(np.frombuffer(data, ml_dtypes.bfloat16).astype(np.float32)).all():
                 message = f"row {count - 1} is not finite"
                 yield Finding(check="embeddings", where=name, message=message)
-    except Exception as e:
-        yield Finding(check="embeddings", where=name, message=f"cannot be read: {e}")
+    except DataError as e:
+        yield Finding(check="embeddings", where=name, message=e.reason)
         return
     if count != wanted:
         message = f"{count} rows, the manifest says {wanted}"
@@ -214,11 +189,7 @@ def _embedding_file(table: Opened, name: str, wanted: int) -> Iterator[Finding]:
 def _texts(table: Opened, keys: set[bytes]) -> Iterator[Finding]:
     texts = {""}
     for dataset in table.manifest.datasets:
-        for shard in range(dataset.num_shards):
-            try:
-                part = table.index(dataset.name, shard, dataset.num_shards)
-            except (OSError, ValueError, KeyError):
-                continue  # check_records reports it
+        for part in table.readable_index(dataset) or ():
             texts |= set(part.column("text").to_pylist())
     for text in sorted(texts):
         if text_key(text) not in keys:
@@ -228,13 +199,11 @@ def _texts(table: Opened, keys: set[bytes]) -> Iterator[Finding]:
 def check_manifest(table: Opened) -> Iterator[Finding]:
     """The manifest's totals are those of the index."""
     for dataset in table.manifest.datasets:
-        parts = []
-        for shard in range(dataset.num_shards):
-            try:
-                part = table.index(dataset.name, shard, dataset.num_shards)
-            except (OSError, ValueError, KeyError):
-                return  # check_records reports it
-            parts.append(part.select(["num_frames", "episode_id", "clipped"]).to_pydict())
+        index = table.readable_index(dataset)
+        if index is None:
+            continue
+        columns = ["num_frames", "episode_id", "clipped"]
+        parts = [part.select(columns).to_pydict() for part in index]
         views = {name for part in parts for name in part["episode_id"]}
         totals = {
             "chunks": sum(len(part["num_frames"]) for part in parts),

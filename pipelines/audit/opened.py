@@ -10,10 +10,24 @@ import pyarrow.parquet as pq
 from array_record.python.array_record_module import ArrayRecordReader
 
 from pipelines import files
-from schemas import Manifest, Tier, UsageError
-from schemas.table import INDEX, INDEX_SCHEMA, MANIFEST, WORK, index_file
+from schemas import DataError, DatasetInfo, Manifest, Tier, UsageError
+from schemas.table import INDEX_SCHEMA, MANIFEST, WORK, index_file
 
 _BATCH = 64
+
+
+@contextlib.contextmanager
+def _reading() -> Iterator[None]:
+    """Around calls of the reader alone: it names damage by exceptions of no common kind."""
+    try:
+        yield
+    except Exception as e:
+        raise DataError(f"cannot be read: {e}") from e
+
+
+def _close(reader: ArrayRecordReader) -> None:
+    with _reading():  # closing reports damage too
+        reader.close()
 
 
 class Opened:
@@ -35,33 +49,46 @@ class Opened:
         self.tiers = [Tier.parse(text) for text in self.manifest.tiers]
 
     def index(self, dataset: str, shard: int, num_shards: int) -> pa.Table:
-        """The shard's part of the index. Raises OSError, ValueError or KeyError if it is none."""
-        with files.local_copy(files.join(self.out, index_file(dataset, shard, num_shards))) as path:
-            table = pq.ParquetFile(path).read()
+        """The shard's part of the index. Raises DataError if it is absent or none."""
+        path = files.join(self.out, index_file(dataset, shard, num_shards))
+        try:
+            with files.local_copy(path) as local:
+                table = pq.ParquetFile(local).read()
+        except (OSError, ValueError) as e:
+            raise DataError(f"cannot be read: {e}") from e
         missing = set(INDEX_SCHEMA.names) - set(table.column_names)
         if missing:
-            raise ValueError(f"no column {sorted(missing)}")
+            raise DataError(f"cannot be read: no column {sorted(missing)}")
         return table
+
+    def readable_index(self, dataset: DatasetInfo) -> list[pa.Table] | None:
+        """All parts of a dataset's index; None if one cannot be read."""
+        try:
+            return [
+                self.index(dataset.name, shard, dataset.num_shards)
+                for shard in range(dataset.num_shards)
+            ]
+        except DataError:
+            return None  # check_records says which and why
 
     def records(self, name: str) -> Iterator[bytes]:
         """The records of an ArrayRecord file, relative to the table, in order.
 
         Raises:
-            Exception: whatever the reader says about a damaged file.
+            DataError: if the file is absent or damaged.
         """
         with contextlib.ExitStack() as stack:
-            path = stack.enter_context(files.local_copy(files.join(self.out, name)))
-            reader = ArrayRecordReader(path, "readahead_buffer_size:0,max_parallelism:0")
-            stack.callback(reader.close)
-            total = reader.num_records()
+            with _reading():
+                path = stack.enter_context(files.local_copy(files.join(self.out, name)))
+                reader = ArrayRecordReader(path, "readahead_buffer_size:0,max_parallelism:0")
+                stack.callback(_close, reader)
+                total = reader.num_records()
             for start in range(0, total, _BATCH):
-                yield from reader.read(start, min(start + _BATCH, total))
+                with _reading():
+                    batch = reader.read(start, min(start + _BATCH, total))
+                yield from batch
 
     def listing(self) -> list[str]:
         """Every file of the table, relative to it."""
         root = self.out.rstrip("/") + "/"
         return [path.removeprefix(root) for path, _ in files.glob(root + "**")]
-
-    def is_index(self, name: str) -> bool:
-        """Whether the file belongs to the index."""
-        return name.startswith(INDEX + "/")

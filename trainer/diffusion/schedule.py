@@ -9,18 +9,13 @@ from __future__ import annotations
 import dataclasses
 import math
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from schemas import UsageError
+from trainer.model.noise import alpha_sigma
 
-
-def alpha_sigma(
-    log_snr: Float[Array, "*b"],
-) -> tuple[Float[Array, "*b"], Float[Array, "*b"]]:
-    """α and σ at a log SNR."""
-    return jnp.sqrt(jax.nn.sigmoid(log_snr)), jnp.sqrt(jax.nn.sigmoid(-log_snr))
+__all__ = ["CosineSchedule", "alpha_sigma"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

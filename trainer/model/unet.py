@@ -28,6 +28,7 @@ from trainer.model.layers import (
     space_to_depth,
     waves,
 )
+from trainer.model.noise import alpha_sigma
 
 __all__ = ["ModelConfig", "VideoUNet"]
 
@@ -164,9 +165,7 @@ class VideoUNet(nnx.Module):
         y = depth_to_space(y, self.config.patch).astype(jnp.float32)
         # ε = σ·noisy + α·y, with y near α·ε - σ·frames: what is already known of ε, which is nearly
         # all of it where there is mostly noise, need not pass through the network's norms
-        alpha, sigma = (
-            jnp.sqrt(jax.nn.sigmoid(sign * log_snr))[:, None, None, None, None] for sign in (1, -1)
-        )
+        alpha, sigma = (v[:, None, None, None, None] for v in alpha_sigma(log_snr))
         return jnp.where(real, sigma * noisy + alpha * y, 0)
 
     def _enter(
