@@ -21,12 +21,64 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
-from schemas import NUM_SLOTS, DataError
+from schemas import SLOTS, DataError
+from schemas.controls import INDEX
 
 Fit = Literal["stretch", "crop"]
 
 UNIT_BYTES = 16_000_000
 """How much a worker reads in one piece, where the plan asks for nothing else."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Control:
+    """One of a source's own action values, and how it becomes a control slot.
+
+    The slot's value is `scale * value + offset`. Whether the value is a motion since the frame
+    before or an absolute one is the slot's to say (`schemas.controls.Slot.compose`).
+
+    Attributes:
+        name: in the source, e.g. "world_vector[0]".
+        slot: the unified slot's name.
+        unit: of the source's values: "m", "rad", "deg", "1" …
+        scale, offset: sign and unit. A gripper that counts how closed it is has scale -1, offset 1.
+        low, high: the bounds that the source states, in its unit: a value outside is clipped to
+            them and counted. None leaves the slot's own range.
+        wrap: whether the value is an angle in radians that may be whole turns off.
+    """
+
+    name: str
+    slot: str
+    unit: str
+    scale: float = 1.0
+    offset: float = 0.0
+    low: float | None = None
+    high: float | None = None
+    wrap: bool = False
+
+    def __post_init__(self):
+        if self.slot not in INDEX:
+            raise ValueError(f"{self.name}: no slot is named {self.slot!r}")
+
+    @property
+    def absolute(self) -> bool:
+        """Whether it is a state rather than a motion."""
+        return SLOTS[INDEX[self.slot]].compose == "last"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Option:
+    """A number that users may set for one source: `--option laion.min_similarity=0.3`.
+
+    Attributes:
+        name: within the source.
+        default: its value where nothing is said.
+        help: one line, with the unit.
+    """
+
+    name: str
+    default: float
+    help: str
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,8 +91,10 @@ class SourceInfo:
         version: "x.y.z" of the release, where the files themselves do not say.
         reads: one line, the formats accepted.
         layout: the expected directory, several lines; shown by `unisim sources NAME` and by errors.
+        obtain: where the data comes from and what to do when it is not found; one or more lines.
         native_fps, target_fps: the recording's rate and the table's; None keeps every frame.
-        slots: names of the control slots that it fills.
+        controls: its own action values and their slots; several tables where releases differ.
+        options: what users may set.
         fit: how frames take a tier's shape: "stretch" keeps all pixels, "crop" keeps the aspect.
         examples, weight: number of examples and mixture weight in the paper, None where unstated.
     """
@@ -52,12 +106,19 @@ class SourceInfo:
     version: str
     reads: str
     layout: str
+    obtain: str
     native_fps: float | None
     target_fps: float | None
-    slots: tuple[str, ...] = ()
+    controls: tuple[Control, ...] = ()
+    options: tuple[Option, ...] = ()
     fit: Fit = "stretch"
     examples: str = ""
     weight: float | None = None
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """Names of the control slots that it fills, in the slots' order."""
+        return tuple(sorted({control.slot for control in self.controls}, key=INDEX.__getitem__))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,6 +133,8 @@ class Unit:
         episodes, frames: what it will yield; estimates, for the plan's price.
         version: the release that the bytes are of.
         params: JSON values private to the source: a byte range, a time span, a list of labels.
+        options: the source's options by name, as `episodes` finds them. Left empty by `units`; the
+            plan keeps them once per dataset.
     """
 
     id: str
@@ -82,6 +145,12 @@ class Unit:
     frames: int
     version: str
     params: dict[str, Any] = dataclasses.field(default_factory=dict)
+    options: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    def option(self, info: SourceInfo, name: str) -> float:
+        """The option's value, or its default where the unit was not planned."""
+        defaults = {option.name: option.default for option in info.options}
+        return self.options.get(name, defaults[name])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,8 +161,9 @@ class Frame:
         time: seconds on any clock that increases within the episode.
         image: decodes the pixels, uint8 `[H, W, 3]` RGB; only called for frames that are kept.
             Raises DataError.
-        control: float `[S]`, the motion from the frame before to this one (zeros at the first);
-            absolute slots hold the value commanded on the way here. None means no controls.
+        control: float `[n]`, the source's own values in the order of the episode's `controls`: the
+            motion from the frame before to this one (zeros at the first); absolute values are
+            those commanded on the way here. None where the episode has no controls.
         text: the action that led here; empty makes the controls speak.
     """
 
@@ -110,7 +180,7 @@ class Episode:
     Attributes:
         id: unique within the dataset.
         frames: in order of time; read once, never all at a time.
-        mask: bool `[S]`, the slots that its controls fill.
+        controls: what the values in its frames' `control` are, one slot at most once.
         view: the camera's name where an episode has several, else "". Views share the split.
         source_range: where in the unit's file its bytes are.
         source_uri: the file, if it is not the unit's.
@@ -120,7 +190,7 @@ class Episode:
 
     id: str
     frames: Iterable[Frame]
-    mask: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(NUM_SLOTS, bool))
+    controls: tuple[Control, ...] = ()
     view: str = ""
     source_range: str = ""
     source_uri: str = ""

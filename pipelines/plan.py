@@ -17,7 +17,7 @@ from typing import Any
 
 from pipelines import files, sources
 from pipelines.episode import Unit
-from schemas import MAX_FRAMES, SCHEMA_VERSION, Tier, UsageError
+from schemas import BINS, MAX_FRAMES, SCHEMA_VERSION, Tier, UsageError, did_you_mean
 from schemas.table import PLAN, SPLITS, dump_json
 
 SHARD_MB = 128
@@ -50,6 +50,7 @@ class Dataset:
         version: of the release that was found.
         root: the folder that unit and record URIs are relative to.
         fps: the table's rate; None keeps every frame.
+        options: the source's own options, all of them.
         splits: the splits that it will have.
         recipe: the transforms, as written into every record.
         shards: in order.
@@ -59,6 +60,7 @@ class Dataset:
     version: str
     root: str
     fps: float | None
+    options: dict[str, float]
     splits: tuple[str, ...]
     recipe: str
     shards: tuple[Shard, ...]
@@ -81,6 +83,10 @@ class Plan:
     def to_json(self) -> str:
         value = dataclasses.asdict(self)
         value["tiers"] = [str(tier) for tier in self.tiers]
+        for dataset in value["datasets"]:
+            for shard in dataset["shards"]:
+                for unit in shard["units"]:
+                    del unit["options"]  # they are the dataset's
         value["schema_version"] = SCHEMA_VERSION
         value["estimate"] = dataclasses.asdict(estimate(self))
         return dump_json(value)
@@ -158,6 +164,7 @@ def make(
     *,
     tiers: Sequence[Tier],
     fps: dict[str, float],
+    options: dict[str, float] | None = None,
     prefix_dataset: bool = False,
     shard_mb: float = SHARD_MB,
 ) -> Plan:
@@ -167,6 +174,7 @@ def make(
         given: (source name, path) in the order of `--source`; a name may come twice.
         tiers: at least one.
         fps: target rate by source name; "" is the default for all.
+        options: by "source.option".
         prefix_dataset: whether the dataset's name goes before every action text.
         shard_mb: raw megabytes per shard.
 
@@ -187,11 +195,26 @@ def make(
     if any(len(p) > 1 for p in paths.values()):
         name = next(n for n, p in paths.items() if len(p) > 1)
         raise UsageError(f"--source {name} is given twice; give the folder that holds both")
-    datasets = tuple(_dataset(name, paths[name][0], fps, shard_mb) for name in order)
+    settings = {name: _options(name, options or {}) for name in order}
+    stray = sorted(set(options or {}) - {f"{n}.{o}" for n in order for o in settings[n]})
+    if stray:
+        known = [f"{n}.{o}" for n in order for o in settings[n]]
+        raise UsageError(f"--option {stray[0]}: no such option; {did_you_mean(stray[0], known)}")
+    datasets = tuple(
+        _dataset(name, paths[name][0], fps, settings[name], shard_mb) for name in order
+    )
     return Plan(tiers=tuple(tiers), prefix_dataset=prefix_dataset, datasets=datasets)
 
 
-def _dataset(name: str, path: str, fps: dict[str, float], shard_mb: float) -> Dataset:
+def _options(name: str, given: dict[str, float]) -> dict[str, float]:
+    """The source's options, set or by default."""
+    options = sources.get(name).INFO.options
+    return {o.name: given.get(f"{name}.{o.name}", o.default) for o in options}
+
+
+def _dataset(
+    name: str, path: str, fps: dict[str, float], options: dict[str, float], shard_mb: float
+) -> Dataset:
     source = sources.get(name)
     if not files.exists(path):
         raise UsageError(
@@ -219,8 +242,9 @@ def _dataset(name: str, path: str, fps: dict[str, float], shard_mb: float) -> Da
         version=versions[0],
         root=root,
         fps=rate,
+        options=options,
         splits=tuple(split for split in SPLITS if split in present),
-        recipe=_recipe(rate, source.INFO.fit),
+        recipe=_recipe(rate, source.INFO.fit, options),
         shards=tuple(_pack(units, shard_mb * 1e6)),
     )
 
@@ -232,9 +256,10 @@ def _counted(units: list[Unit]) -> Iterator[tuple[Unit, int]]:
         yield same[0], len(same)
 
 
-def _recipe(fps: float | None, fit: str) -> str:
+def _recipe(fps: float | None, fit: str, options: dict[str, float]) -> str:
     rate = "every frame" if fps is None else f"{fps:g} fps"
-    return f"resample: {rate}; resize: {fit}, area; chunk: {MAX_FRAMES}; bins: 4096"
+    own = "".join(f"{name}: {value:g}; " for name, value in options.items())
+    return f"{own}resample: {rate}; resize: {fit}, area; chunk: {MAX_FRAMES}; bins: {BINS}"
 
 
 def _relative(unit: Unit, root: str) -> Unit:
@@ -305,6 +330,8 @@ def difference(a: Plan, b: Plan) -> str:
     for x, y in zip(a.datasets, b.datasets, strict=True):
         if x.fps != y.fps:
             return f"{x.name} at {x.fps} fps there, {y.fps} now"
+        if x.options != y.options:
+            return f"options of {x.name} {x.options} there, {y.options} now"
         if x.version != y.version:
             return f"{x.name} {x.version} there, {y.version} now"
         if dataclasses.replace(x, root="") != dataclasses.replace(y, root=""):

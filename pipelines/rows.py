@@ -1,4 +1,4 @@
-"""An episode -> the rows of the table: resample, act, chunk, resize, validate, encode."""
+"""An episode -> the rows of the table: unify, resample, act, chunk, resize, validate, encode."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from pipelines.ops.controls import compose
 from pipelines.ops.images import encode_jpeg, resize
 from pipelines.ops.labels import clean_text
 from pipelines.ops.resample import resample
+from pipelines.ops.unify import Step, mask_of_controls, unify
 from pipelines.plan import Dataset, relative_uri
 from schemas import Chunk, Tier, controls, discretise, encode, text_key
 from schemas.validate import check
 
 
 class Row(NamedTuple):
-    """A chunk ready to be written: without its frames, its wire form by tier, and bool `[t, S]`,
-    the controls that were clipped."""
+    """A chunk ready to be written: without its frames, its wire form by tier, and int `[t, S]`, how
+    many controls were clipped on the way to each frame."""
 
     chunk: Chunk
     wire: dict[Tier, bytes]
@@ -55,24 +56,26 @@ def rows(
         DataError: for anything in the episode that cannot be used, or a rule that it breaks.
     """
     base = _passport(episode, unit, info, dataset)
-    groups = chunks(resample(_cleaned(episode.frames), dataset.fps))
+    groups = chunks(resample(unify(_cleaned(episode.frames), episode.controls), dataset.fps))
+    mask = base.control_mask
     for step, (frames, is_last) in enumerate(groups):
-        values = np.stack([_control(frame) for frame in frames])
-        text = frames[0].text or controls_text(compose(values), episode.mask)
+        values = np.stack([frame.control for frame in frames])
+        text = frames[0].text or controls_text(compose(values), mask)
         text = f"{dataset.name}: {text}" if prefix_dataset else text
-        clipped, outside = controls.clip(np.where(episode.mask, values, 0.0))
+        limited, outside = controls.clip(values)
         chunk = dataclasses.replace(
             base,
             step=step,
             times=np.array([frame.time for frame in frames], np.float32),
             text=text,
             text_key=text_key(text),
-            controls=clipped,
-            control_bins=discretise(clipped, episode.mask),
+            controls=limited,
+            control_bins=discretise(limited, mask),
             is_first=step == 0,
             is_last=is_last,
         )
-        yield Row(chunk, _wire(chunk, frames, tiers, info.fit), outside)
+        clipped = outside + np.stack([frame.clipped for frame in frames])
+        yield Row(chunk, _wire(chunk, frames, tiers, info.fit), clipped)
 
 
 def _passport(episode: Episode, unit: Unit, info: SourceInfo, dataset: Dataset) -> Chunk:
@@ -92,7 +95,7 @@ def _passport(episode: Episode, unit: Unit, info: SourceInfo, dataset: Dataset) 
         text_key=b"",
         controls=np.zeros((0, controls.NUM_SLOTS), np.float32),
         control_bins=np.zeros((0, controls.NUM_SLOTS), np.int32),
-        control_mask=episode.mask,
+        control_mask=mask_of_controls(episode.controls),
         is_first=False,
         is_last=False,
         source_uri=relative_uri(uri, dataset.root) if uri else unit.uri,
@@ -103,10 +106,6 @@ def _passport(episode: Episode, unit: Unit, info: SourceInfo, dataset: Dataset) 
     )
 
 
-def _control(frame: Frame) -> np.ndarray:
-    return np.zeros(controls.NUM_SLOTS) if frame.control is None else frame.control
-
-
 def _cleaned(frames: Iterable[Frame]) -> Iterator[Frame]:
     """Frames with their text's white space and control characters put right, before they are
     grouped by it."""
@@ -114,9 +113,7 @@ def _cleaned(frames: Iterable[Frame]) -> Iterator[Frame]:
         yield dataclasses.replace(frame, text=clean_text(frame.text)) if frame.text else frame
 
 
-def _wire(
-    chunk: Chunk, frames: list[Frame], tiers: tuple[Tier, ...], fit: Fit
-) -> dict[Tier, bytes]:
+def _wire(chunk: Chunk, frames: list[Step], tiers: tuple[Tier, ...], fit: Fit) -> dict[Tier, bytes]:
     """The chunk's wire form at each tier, from one decode of its frames."""
     images: dict[Tier, list[Any]] = {tier: [] for tier in tiers}
     for frame in frames:

@@ -18,6 +18,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 
 from pipelines import files, receipt, sources
 from pipelines.episode import Episode, Unit
+from pipelines.ops.unify import mask_of_controls
 from pipelines.plan import Dataset, Shard, absolute_uri, relative_uri
 from pipelines.progress import Progress
 from pipelines.receipt import Receipt, SlotStatistics
@@ -109,7 +110,9 @@ class _ShardWriter:
     def unit(self, unit: Unit) -> None:
         """All episodes of a unit."""
         before = len(self.episodes)
-        located = dataclasses.replace(unit, uri=absolute_uri(unit.uri, self.dataset.root))
+        located = dataclasses.replace(
+            unit, uri=absolute_uri(unit.uri, self.dataset.root), options=self.dataset.options
+        )
         try:
             for item in self.source.episodes(located):
                 if isinstance(item, DataError):
@@ -150,7 +153,7 @@ class _ShardWriter:
             return
         self.episodes.add(episode.id)
         self.views.add(name)
-        self.mask |= episode.mask
+        self.mask |= mask_of_controls(episode.controls)
         for row in ready:
             self.write(row)
 

@@ -107,7 +107,7 @@ INDEX_SCHEMA = pa.schema(
         ("fps", pa.float32()),
         ("is_first", pa.bool_()),
         ("is_last", pa.bool_()),
-        ("clipped", pa.int32()),  # control values that were outside their slot's range
+        ("clipped", pa.int32()),  # control values outside their slot's range or the source's bounds
         ("shard", pa.int32()),
         ("num_shards", pa.int32()),
         ("position", pa.int64()),  # in the split's file of that shard, the same in every tier
@@ -168,7 +168,7 @@ class DatasetInfo:
         shard_rows: split -> rows of each shard.
         episodes, views, chunks, frames: totals; an episode seen by three cameras is three views.
         dead_letters, declared_losses: what was lost, and what the source itself had given up.
-        clipped: control values outside their slot's range, by slot name.
+        clipped: control values outside their slot's range or the source's bounds, by slot name.
         controls: slot name -> {"min", "max", "mean", "std"} over all frames but the first.
         slots: names of the slots that its mask sets.
     """

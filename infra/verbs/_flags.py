@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -31,6 +32,9 @@ class PlanFlags:
     """Frames per second of the table: RATE for all sources, or NAME=RATE. Default: each source's
     own target, see `unisim sources`."""
 
+    option: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """NAME.OPTION=NUMBER, a source's own setting, see `unisim sources NAME`. Once per setting."""
+
     prefix_dataset: bool = False
     """Put the dataset's name before every action text (helps tiny domains, hurts transfer)."""
 
@@ -46,6 +50,7 @@ def make_plan(flags: PlanFlags):
         [pair(text, "--source", "NAME=PATH") for text in flags.source],
         tiers=tiers(flags.tier or (DEFAULT_TIER,)),
         fps=dict(rate(text) for text in flags.fps),
+        options=dict(option(text) for text in flags.option),
         prefix_dataset=flags.prefix_dataset,
         shard_mb=flags.shard_mb,
     )
@@ -74,6 +79,19 @@ def rate(text: str) -> tuple[str, float]:
         return name, float(value)
     except ValueError as e:
         raise UsageError(f"--fps {text}: wanted RATE or NAME=RATE") from e
+
+
+def option(text: str) -> tuple[str, float]:
+    """`laion.min_similarity=0.3` -> ("laion.min_similarity", 0.3)."""
+    form = "NAME.OPTION=NUMBER"
+    name, value = pair(text, "--option", form)
+    try:
+        number = float(value)
+    except ValueError as e:
+        raise UsageError(f"--option {text}: wanted {form}") from e
+    if not math.isfinite(number):
+        raise UsageError(f"--option {text}: wanted a finite number")
+    return name, number
 
 
 def human(num_bytes: float) -> str:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from pipelines.episode import Frame
+from pipelines.ops.unify import Step
 from schemas import MAX_FRAMES
 
 
-def chunks(frames: Iterable[Frame]) -> Iterator[tuple[list[Frame], bool]]:
+def chunks(frames: Iterable[Step]) -> Iterator[tuple[list[Step], bool]]:
     """Runs of up to `MAX_FRAMES` frames with one text, each with whether it is the last.
 
     Holds two chunks of undecoded frames at most.
     """
-    ready: list[Frame] = []
-    filling: list[Frame] = []
+    ready: list[Step] = []
+    filling: list[Step] = []
     for frame in frames:
         if filling and (len(filling) == MAX_FRAMES or frame.text != filling[-1].text):
             if ready:

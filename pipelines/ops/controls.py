@@ -30,6 +30,8 @@ def compose(controls: np.ndarray) -> np.ndarray:
     if len(rows) == 1:
         return rows[0].copy()
     total = np.zeros(NUM_SLOTS)
+    if not rows.any():
+        return total
     total[_SUM] = rows[:, _SUM].sum(0)
     total[_LAST] = rows[-1, _LAST]
     turn = np.eye(3)

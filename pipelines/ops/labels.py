@@ -1,4 +1,4 @@
-"""Action labels as plain text: nothing invisible, no brackets, never empty."""
+"""Action labels as plain text: no tags, no placeholders, nothing invisible, never empty. Pure."""
 
 from __future__ import annotations
 
@@ -10,6 +10,13 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 _INVISIBLE = re.compile("[\u200b\u2060\ufeff]")
 _SPACE = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
 _BRACKETS = re.compile(r"[\[\]]")
+_WORD = re.compile(r"\w")
+_UNSURE = re.compile(r"#\s*unsure\b", re.IGNORECASE)
+_WEARER = re.compile(r"#\s*C(?:\s+C\b|C\b|\b)(?!\s*:)", re.IGNORECASE)
+_C = re.compile(r"\bC\b(?:\s+C\b)*")
+_OTHER = re.compile(r"#\s*O(?:#|\b)", re.IGNORECASE)
+_TAG = re.compile(r"#\s*\w+")
+_SPACE_BEFORE = re.compile(r"\s+([.,;!?])")
 # a placeholder, which may hold one more level of brackets; deeper ones lose just their brackets
 _HOLE = re.compile(r"\[((?:[^\[\]]|\[[^\[\]]*\])*)\]")
 
@@ -64,6 +71,74 @@ def ssv2_class(template: str) -> str:
     if not name:
         raise DataError(f"the template {template!r} holds no word", stage="annotate")
     return name
+
+
+def epic_text(narration: object, verb: object, noun: object) -> str:
+    """An EPIC-KITCHENS narration as plain words.
+
+    The dataset joins words with hyphens in verbs ("turn-on") and writes nouns from general to
+    special ("bag:garbage" -> "garbage bag"). A narration without words falls back on verb + noun.
+
+    Args:
+        narration, verb, noun: as the CSV has them; values of another type count as absent.
+
+    Raises:
+        DataError: if none of them holds a word.
+    """
+    narration, verb, noun = (
+        clean_text(x) if isinstance(x, str) else "" for x in (narration, verb, noun)
+    )
+    if verb and "-" in verb and narration.startswith(verb):
+        narration = verb.replace("-", " ") + narration.removeprefix(verb)
+    for text in (narration, f"{verb.replace('-', ' ')} {noun}"):
+        words = _plain(" ".join(_epic_word(word) for word in text.split()))
+        if _WORD.search(words):
+            return words
+    raise DataError("neither narration nor verb and noun hold a word", stage="annotate")
+
+
+def _epic_word(word: str) -> str:
+    return " ".join(filter(None, reversed(word.split(":")))).replace("_", " ")
+
+
+def ego4d_text(narration: object) -> str:
+    """An Ego4D narration without its tags: "#C C picks a #unsure" -> "the camera wearer picks a
+    something".
+
+    `#C C`, and C alone, is the camera wearer, `#O` stands before other people, `#unsure` for what
+    the annotator could not name; any other tag (`#summary`) is left out. Other people keep the
+    letters by which narrations tell them apart ("man X").
+
+    Raises:
+        DataError: if no word remains.
+    """
+    text = clean_text(narration) if isinstance(narration, str) else ""
+    text = _UNSURE.sub(" something ", text)
+    text = _OTHER.sub(" ", _WEARER.sub(" C ", text))
+    text = _TAG.sub(" ", text).replace("#", " ")
+    text = _C.sub("the camera wearer", _plain(text))
+    text = _SPACE_BEFORE.sub(r"\1", text)
+    if not _WORD.search(text):
+        raise DataError(f"the narration {narration!r} holds no words", stage="annotate")
+    return text
+
+
+def goal_text(category: object, *, instance: bool = False) -> str:
+    """A navigation goal in words: "tv_monitor" -> "navigate to a tv monitor".
+
+    Args:
+        category: the object category of the goal.
+        instance: whether one certain object is meant, as in InstanceImageNav: "the", not "a".
+
+    Raises:
+        DataError: if the category holds no word.
+    """
+    name = category.replace("_", " ") if isinstance(category, str) else ""
+    name = _plain(name.replace("#", " "))
+    if not _WORD.search(name):
+        raise DataError(f"the goal category {category!r} holds no word", stage="annotate")
+    article = "an" if name[0].lower() in "aeiou" else "a"
+    return f"navigate to {'the' if instance else article} {name}"
 
 
 def _plain(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Resampling a stream of frames by their timestamps, composing the controls in between. Pure."""
+"""Resampling a stream of steps by their timestamps, composing the controls in between. Pure."""
 
 from __future__ import annotations
 
@@ -7,53 +7,49 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from pipelines.episode import Frame
 from pipelines.ops.controls import compose
-from schemas import NUM_SLOTS, DataError
+from pipelines.ops.unify import Step
+from schemas import DataError
 
 # a timestamp may fall this part of a period short of its slot, from rounding in the container
 _SLACK = 1e-3
 
 
-def resample(frames: Iterable[Frame], fps: float | None) -> Iterator[Frame]:
-    """The first frame of each period of 1/`fps` seconds, counted from the first frame.
+def resample(steps: Iterable[Step], fps: float | None) -> Iterator[Step]:
+    """The first step of each period of 1/`fps` seconds, counted from the first step.
 
     Args:
-        frames: in order of time; `time` in seconds.
-        fps: wanted rate; None, or a rate above the recording's own, keeps every frame.
+        steps: in order of time; `time` in seconds.
+        fps: wanted rate; None, or a rate above the recording's own, keeps every step.
 
     Yields:
-        The kept frames with `time` since the first one and `control` float64 `[S]`: the motion
-        since the kept frame before, composed over the frames dropped.
+        The kept steps with `time` since the first one and `control` the motion since the kept step
+        before, composed over the steps dropped; their clips are added up.
 
     Raises:
-        DataError: if times do not increase strictly, or a time or control is not finite.
+        DataError: if times do not increase strictly, or a time is not finite.
     """
     start: float | None = None
     last_time = -math.inf
     last_period = -1
-    pending: list[np.ndarray] = []
-    for i, frame in enumerate(frames):
-        if not math.isfinite(frame.time) or frame.time <= last_time:
+    pending: list[Step] = []
+    for i, step in enumerate(steps):
+        if not math.isfinite(step.time) or step.time <= last_time:
             raise DataError(
-                f"frame {i} has time {frame.time}, after {last_time}; wanted increasing times",
+                f"frame {i} has time {step.time}, after {last_time}; wanted increasing times",
                 stage="resample",
             )
-        last_time = frame.time
-        if frame.control is not None:
-            pending.append(_finite(frame.control, i))
-        start = frame.time if start is None else start
-        time = frame.time - start
+        last_time = step.time
+        pending.append(step)
+        start = step.time if start is None else start
+        time = step.time - start
         period = i if fps is None else math.floor(time * fps + _SLACK)
         if period == last_period:
             continue
         last_period = period
-        control = compose(np.stack(pending)) if pending else np.zeros(NUM_SLOTS)
+        yield step._replace(
+            time=time,
+            control=compose(np.stack([s.control for s in pending])),
+            clipped=np.sum([s.clipped for s in pending], 0, np.int32),
+        )
         pending = []
-        yield Frame(time=time, image=frame.image, control=control, text=frame.text)
-
-
-def _finite(control: np.ndarray, i: int) -> np.ndarray:
-    if control.shape != (NUM_SLOTS,) or not np.isfinite(control).all():
-        raise DataError(f"the control of frame {i} is not {NUM_SLOTS} finite numbers", stage="act")
-    return control

@@ -13,13 +13,24 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.episode import UNIT_BYTES, Episode, Frame, SourceInfo, Unit
+from pipelines.episode import UNIT_BYTES, Control, Episode, Frame, SourceInfo, Unit
 from pipelines.ops import tfrecord
-from pipelines.ops.controls import wrap
 from pipelines.ops.images import decode_image, encode_jpeg, is_black
 from pipelines.sources import _rlds
-from schemas import NUM_SLOTS, DataError, UsageError, example, mask_of
+from schemas import DataError, UsageError, example
 from schemas.table import dump_json
+
+_MOVES = ("ee_dx", "ee_dy", "ee_dz")
+_TURNS = ("ee_droll", "ee_dpitch", "ee_dyaw")
+_CONTROLS = (
+    *(Control(name=f"action[{i}]", slot=slot, unit="m") for i, slot in enumerate(_MOVES)),
+    # a turn across ±π is stored as almost a full turn the other way
+    *(
+        Control(name=f"action[{i}]", slot=slot, unit="rad", wrap=True)
+        for i, slot in enumerate(_TURNS, 3)
+    ),
+    Control(name="action[6]", slot="gripper", unit="1", low=0.0, high=1.0),
+)
 
 INFO = SourceInfo(
     name="bridge",
@@ -33,16 +44,16 @@ bridge_dataset/1.0.0/
   dataset_info.json
   features.json
   bridge_dataset-train.tfrecord-00000-of-01024 …""",
+    obtain="rail-berkeley.github.io/bridgedata links the RLDS release; PATH is its version folder",
     native_fps=5.0,
     target_fps=5.0,
-    slots=("ee_dx", "ee_dy", "ee_dz", "ee_droll", "ee_dpitch", "ee_dyaw", "gripper"),
+    controls=_CONTROLS,
     fit="stretch",
     examples="2k",
     weight=0.05,
 )
 
 _CAMERAS = ("image_0", "image_1", "image_2", "image_3")
-_SLOTS = [i for i, present in enumerate(mask_of(INFO.slots)) if present]
 _STEPS_PER_EPISODE = 38  # mean of the release; only the plan's estimate rests on it
 
 
@@ -87,7 +98,7 @@ def _views(raw: _rlds.RawEpisode) -> Iterator[Episode]:
         yield Episode(
             id=raw.id,
             view=camera,
-            mask=mask_of(INFO.slots),
+            controls=_CONTROLS,
             source_range=raw.source_range,
             frames=[
                 Frame(
@@ -104,15 +115,11 @@ def _views(raw: _rlds.RawEpisode) -> Iterator[Episode]:
 
 
 def _controls(actions: np.ndarray, states: np.ndarray) -> np.ndarray:
-    """`[t, S]`: the action of step t leads to frame t + 1, so the last action, whose outcome was
+    """`[t, 7]`: the action of step t leads to frame t + 1, so the last action, whose outcome was
     not recorded, is not used. The gripper starts as the state says: 1 is open in both."""
-    controls = np.zeros((len(actions), NUM_SLOTS))
-    controls[1:, _SLOTS] = actions[:-1]
-    turns = _SLOTS[3:6]
-    # a turn across ±π is stored as almost a full turn the other way
-    far = np.abs(controls[:, turns]) > np.pi
-    controls[:, turns] = np.where(far, wrap(controls[:, turns]), controls[:, turns])
-    controls[0, _SLOTS[6]] = np.clip(states[0, 6], 0.0, 1.0)
+    controls = np.zeros((len(actions), 7))
+    controls[1:] = actions[:-1]
+    controls[0, 6] = np.clip(states[0, 6], 0.0, 1.0)
     return controls
 
 

@@ -34,6 +34,9 @@ PATH/
   00000.parquet        a row per URL: key, status, error_message, caption, LICENSE
   00000_stats.json     not read
 """,
+    obtain="""\
+Download the images with img2dataset --output_format webdataset from LAION's metadata parquet;
+PATH is its --output_folder.""",
     native_fps=None,
     target_fps=None,
     fit="crop",

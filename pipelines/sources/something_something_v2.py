@@ -28,6 +28,9 @@ PATH/
   train.json, validation.json     or labels/..., or something-something-v2-{train,validation}.json
   {id}.webm                       or in videos/, or in 20bn-something-something-v2/; .mp4 too
 """,
+    obtain="""\
+Request access at the homepage, download the labels and all parts of the videos' archive, join and
+unpack them; PATH is the folder that holds the labels.""",
     native_fps=12.0,
     # A choice: the paper samples human video "at a lower rate" without a figure. Every second frame
     # is evenly spaced, and 16 of them span most of a clip (4 s on average).

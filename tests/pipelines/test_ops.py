@@ -5,17 +5,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.episode import Frame
+from pipelines.episode import Control, Frame
 from pipelines.ops.action_text import controls_text
 from pipelines.ops.chunk import chunks
 from pipelines.ops.controls import compose, euler, rotation, wrap
 from pipelines.ops.resample import resample
+from pipelines.ops.unify import Step, unify
 from schemas import NUM_SLOTS, SLOTS, DataError, mask_of
 from schemas.controls import INDEX
 
 
 def _no_image() -> np.ndarray:
     raise AssertionError("resampling decodes nothing")
+
+
+ALL_SLOTS = tuple(Control(name=slot.name, slot=slot.name, unit=slot.unit) for slot in SLOTS)
+
+
+def steps_of(times, controls=None, texts=None) -> list[Step]:
+    return list(unify(frames_of(times, controls, texts), () if controls is None else ALL_SLOTS))
 
 
 def frames_of(times, controls=None, texts=None) -> list[Frame]:
@@ -65,10 +73,10 @@ def test_resampled_controls_compose_to_the_total_motion(seed, n, fps):
     rng = np.random.default_rng(seed)
     times = np.cumsum(rng.uniform(0.01, 0.3, n))
     controls = random_controls(rng, n)
-    kept = list(resample(frames_of(times, controls), fps))
+    kept = list(resample(steps_of(times, controls), fps))
     last = round(kept[-1].time + times[0], 9)
     upto = int(np.flatnonzero(np.isclose(times, last))[0]) + 1
-    got = total_motion(np.stack([frame.control for frame in kept if frame.control is not None]))
+    got = total_motion(np.stack([step.control for step in kept]))
     want = total_motion(controls[:upto])
     for name in want:
         np.testing.assert_allclose(got[name], want[name], atol=1e-9, err_msg=name)
@@ -76,10 +84,10 @@ def test_resampled_controls_compose_to_the_total_motion(seed, n, fps):
 
 def test_nothing_dropped_means_nothing_changed():
     controls = random_controls(np.random.default_rng(0), 12)
-    kept = list(resample(frames_of(np.arange(12) / 5, controls), 5.0))
+    kept = list(resample(steps_of(np.arange(12) / 5, controls), 5.0))
     assert len(kept) == 12
-    for frame, control in zip(kept, controls, strict=True):
-        assert frame.control is not None and (frame.control == control).all()
+    for step, control in zip(kept, controls, strict=True):
+        assert (step.control == control).all()
 
 
 @pytest.mark.parametrize(
@@ -87,24 +95,24 @@ def test_nothing_dropped_means_nothing_changed():
     [(30, 10, 10), (30, 8, 8), (59.94, 12, 12), (5, 10, 5), (24, 24, 24)],
 )
 def test_rate_after_resampling(native, fps, expected):
-    kept = list(resample(frames_of(np.arange(int(native * 10)) / native), fps))
+    kept = list(resample(steps_of(np.arange(int(native * 10)) / native), fps))
     assert abs(len(kept) - expected * 10) <= 1
     gaps = np.diff([frame.time for frame in kept])
     assert gaps.max() <= 1 / expected + 1 / native + 1e-9
 
 
 def test_times_start_at_zero_and_must_increase():
-    kept = list(resample(frames_of([7.5, 7.6, 7.9]), None))
+    kept = list(resample(steps_of([7.5, 7.6, 7.9]), None))
     assert [round(frame.time, 6) for frame in kept] == [0.0, 0.1, 0.4]
     with pytest.raises(DataError, match="increasing"):
-        list(resample(frames_of([0.0, 0.1, 0.1]), None))
+        list(resample(steps_of([0.0, 0.1, 0.1]), None))
     with pytest.raises(DataError, match="finite"):
-        list(resample(frames_of([0, 1], np.full((2, NUM_SLOTS), np.nan)), None))
+        list(resample(steps_of([0, 1], np.full((2, NUM_SLOTS), np.nan)), None))
 
 
 @given(st.lists(st.sampled_from("ab"), max_size=60))
 def test_chunks_keep_every_frame_once_in_order(texts):
-    frames = frames_of(range(len(texts)), texts=texts)
+    frames = steps_of(range(len(texts)), texts=texts)
     cut = list(chunks(frames))
     assert [f.time for run, _ in cut for f in run] == [f.time for f in frames]
     assert all(1 <= len(run) <= 16 and len({f.text for f in run}) == 1 for run, _ in cut)
@@ -144,3 +152,24 @@ def test_controls_text_says_what_moves():
     )
     assert controls_text(np.zeros(NUM_SLOTS), mask_of(["ee_dx"])) == "stay"
     assert controls_text(control, mask_of([])) == "observe"
+
+
+def test_values_are_wrapped_clipped_counted_and_scaled_in_this_order():
+    table = (
+        Control(name="yaw", slot="ee_dyaw", unit="rad", wrap=True),
+        Control(name="closed", slot="gripper", unit="1", scale=-1, offset=1, low=0, high=1),
+        Control(name="x", slot="ee_dx", unit="m", low=-0.1, high=0.1),
+    )
+    values = [[6.27, 0.25, 0.05], [0.5, 1.5, -0.3]]
+    first, second = unify(frames_of([0, 1], np.array(values)), table)
+    names = ["ee_dyaw", "gripper", "ee_dx"]
+    slots = [INDEX[name] for name in names]
+    np.testing.assert_allclose(first.control[slots], [6.27 - 2 * np.pi, 0.75, 0.05])
+    np.testing.assert_allclose(second.control[slots], [0.5, 0.0, -0.1])
+    assert first.clipped.sum() == 0 and second.clipped[slots].tolist() == [0, 1, 1]
+    both = list(resample([first, second._replace(time=0.1)], 1.0))
+    assert len(both) == 1
+    (later,) = list(resample([first, second._replace(time=0.1), first._replace(time=1)], 1.0))[1:]
+    assert later.clipped.sum() == 2
+    with pytest.raises(DataError, match="3 finite numbers"):
+        list(unify(frames_of([0], np.zeros((1, 2))), table))

@@ -79,7 +79,7 @@ def test_real_videos_become_their_frames(tmp_path):
     for key, (name, suffix) in names.items():
         item = episode(found[key])
         assert item.source_uri == str(tmp_path / "videos" / f"{key}.{suffix}")
-        assert item.fps is None and not item.mask.any()
+        assert item.fps is None and not item.controls
         capture, count = cv2.VideoCapture(str(sample(name))), 0
         with av.open(str(sample(name))) as container:
             for frame, theirs in zip(item.frames, container.decode(video=0), strict=True):
