@@ -4,12 +4,13 @@ PYTHON ?= python3
 VENV := .venv
 DEMO ?= demo
 
-.PHONY: help setup demo test lint types check lock clean
+.PHONY: help setup demo test lint types check fuzz lock clean
 
 help:
 	@echo "make demo    the main job on a small corpus of its own, end to end (10 minutes at most)"
 	@echo "make test    all tests"
 	@echo "make check   lint, types and tests, as CI runs them"
+	@echo "make fuzz    2,000 damaged corpora through the pipeline (RUNS=n for another number)"
 	@echo "make lock    resolve requirements.lock anew from pyproject.toml"
 
 setup: $(VENV)/.complete
@@ -37,6 +38,10 @@ types: setup
 	$(VENV)/bin/pyright
 
 check: lint types test
+
+RUNS ?= 2000
+fuzz: setup
+	$(VENV)/bin/python -m tests.fuzz.harness --runs $(RUNS)
 
 # uv resolves for every supported Python at once; index addresses stay out of the file.
 lock:

@@ -125,6 +125,21 @@ def _run(job, made, flags: PrepareFlags, beam_flags: list[str]) -> None:
         pipeline.run().wait_until_finish()
 
 
+def _too_much(dataset, budget: float) -> str:
+    """Why a dataset was not committed, and what to do."""
+    lost, total = dataset.dead_letters, dataset.dead_letters + dataset.episodes
+    if not dataset.chunks:
+        declared = dataset.declared_losses
+        return (
+            f"no episode is left: {lost} could not be used, {declared} are declared unusable by the"
+            " source itself. Mend the input, or leave this --source out"
+        )
+    return (
+        f"{lost} of {total} episodes could not be used, the budget is {budget:.1%}. The finished"
+        " shards are kept: mend the input, or run again with a larger --error-budget to commit them"
+    )
+
+
 def _end(job, made, seconds: float) -> int:
     """Says what the table holds; 1 if it was not committed for its losses."""
     from pipelines import commit, files, prepare, receipt
@@ -136,12 +151,7 @@ def _end(job, made, seconds: float) -> int:
         shards = [(t.dataset.name, t.shard.index) for t in prepare.tasks(made, job.out)]
         datasets = commit.summarise(made, receipt.load_all(job.out, shards))
         for d in commit.over_budget(datasets, job.error_budget):
-            lost, total = d.dead_letters, d.dead_letters + d.episodes
-            _say(
-                f"{d.name}: {lost} of {total} episodes could not be used, the budget is"
-                f" {job.error_budget:.1%}; see {job.out}/{DEAD_LETTERS}. The finished shards are"
-                " kept: mend the input, or run again with a larger --error-budget to commit them"
-            )
+            _say(f"{d.name}: {_too_much(d, job.error_budget)}; see {job.out}/{DEAD_LETTERS}")
         return 1
     files.delete_tree(files.join(job.out, WORK))  # a job killed just after its commit leaves it
     manifest = Manifest.from_json(files.read(path).decode(), path)

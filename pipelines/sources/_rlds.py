@@ -17,6 +17,8 @@ from schemas.example import Example
 _NAME = re.compile(
     r"(?P<name>.+)-(?P<split>[^-]+)\.tfrecord-(?P<shard>\d{5})(?:-of-(?P<of>\d{5}))?"
 )
+_VERSION = re.compile(r"\d{1,4}\.\d{1,4}\.\d{1,4}")
+_AGAIN = "download it again"
 _SPLITS = {"train": "train", "val": "val", "validation": "val", "test": "test"}
 _log = logging.getLogger("unisim")
 
@@ -36,39 +38,58 @@ def folder(source: str, path: str) -> Folder:
     Raises:
         UsageError: if it is not one.
     """
-    found = {}
-    for name in ("dataset_info.json", "features.json"):
+    info = _json_object(source, path, "dataset_info.json")
+    features = _json_object(source, path, "features.json")
+    version = info.get("version")
+    if not isinstance(version, str) or not _VERSION.fullmatch(version):
+        raise UsageError(f"{path}/dataset_info.json: version {version!r}, wanted x.y.z; {_AGAIN}")
+    splits = info.get("splits")
+    lengths = {}
+    for split in splits if isinstance(splits, list) else []:
         try:
-            found[name] = json.loads(files.read(files.join(path, name)))
-        except FileNotFoundError as e:
+            lengths[str(split["name"])] = [int(n) for n in split.get("shardLengths", [])]
+        except (TypeError, KeyError, ValueError, AttributeError, OverflowError) as e:
             raise UsageError(
-                f"{path}: no {name} here; wanted the version folder of an RLDS dataset;"
-                f" `unisim sources {source}` shows it"
+                f"{path}/dataset_info.json: a split is not {{name, shardLengths}}; {_AGAIN}"
             ) from e
-        except ValueError as e:
-            raise UsageError(f"{files.join(path, name)}: not JSON ({e}); download it again") from e
-    info = found["dataset_info.json"]
-    lengths = {
-        split["name"]: [int(n) for n in split.get("shardLengths", [])]
-        for split in info.get("splits", [])
-    }
-    return Folder(path, info.get("version", ""), lengths, found["features.json"])
+    return Folder(path, version, lengths, features)
+
+
+def _json_object(source: str, path: str, name: str) -> dict[str, Any]:
+    uri = files.join(path, name)
+    try:
+        value = json.loads(files.read(uri))
+    except FileNotFoundError as e:
+        raise UsageError(
+            f"{path}: no {name} here; wanted the version folder of an RLDS dataset;"
+            f" `unisim sources {source}` shows it"
+        ) from e
+    except (ValueError, RecursionError) as e:
+        raise UsageError(f"{uri}: not JSON ({' '.join(str(e).split())}); {_AGAIN}") from e
+    if not isinstance(value, dict):
+        raise UsageError(f"{uri}: holds a {type(value).__name__}, wanted an object; {_AGAIN}")
+    return value
 
 
 def has_feature(folder: Folder, *path: str) -> bool:
     """Whether the dataset's steps have the feature, e.g. `"observation", "image_0"`."""
 
-    def children(node: dict[str, Any]) -> dict[str, Any]:
-        while "sequence" in node:
-            node = node["sequence"]["feature"]
-        return node.get("featuresDict", {}).get("features", {})
+    def child(node: Any, *names: str) -> Any:
+        for name in names:
+            node = node.get(name) if isinstance(node, dict) else None
+        return node
 
-    node = children(folder.features).get("steps", {})
+    node = child(_inner(folder.features), "featuresDict", "features", "steps")
     for name in path:
-        node = children(node).get(name)
-        if node is None:
-            return False
-    return True
+        node = child(_inner(node), "featuresDict", "features", name)
+    return node is not None
+
+
+def _inner(node: Any) -> Any:
+    """The feature that a sequence is of, or the feature itself."""
+    while isinstance(node, dict) and isinstance(node.get("sequence"), dict):
+        node = node["sequence"].get("feature")
+    return node
 
 
 def units(folder: Folder, target_bytes: int, steps_per_episode: int) -> Iterator[Unit]:
