@@ -15,7 +15,8 @@ from schemas import DataError
 
 _HEADER = struct.Struct("<QI")
 _FOOTER = struct.Struct("<I")
-OVERHEAD = _HEADER.size + _FOOTER.size
+HEADER_BYTES = _HEADER.size
+OVERHEAD = HEADER_BYTES + _FOOTER.size
 # protobuf itself refuses messages above 2 GiB; no dataset here has an episode near this
 MAX_RECORD_BYTES = 1 << 30
 

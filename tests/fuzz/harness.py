@@ -14,10 +14,12 @@ import argparse
 import collections
 import contextlib
 import faulthandler
+import io
 import multiprocessing
 import os
 import resource
 import shutil
+import tarfile
 import tempfile
 import time
 import traceback
@@ -31,6 +33,7 @@ import pyarrow.parquet as pq
 from pipelines import commit, plan, prepare, sources
 from pipelines.audit import Opened, audit
 from pipelines.job import Job
+from pipelines.ops import tfrecord
 from pipelines.text import TextEncoder, embed_shard
 from pipelines.text.encoder import check_directory
 from pipelines.write import write_shard
@@ -108,20 +111,45 @@ class Corpus:
             self.independent[file] = same
         return self.independent[file]
 
-    def before(self, file: Path, data: bytes, damaged: bytes) -> Episodes:
-        """The episodes whose bytes in a TFRecord file end before the first damaged byte."""
-        if ".tfrecord" not in file.name:
-            return {}
+    def untouched(self, file: Path, data: bytes, damaged: bytes) -> Episodes:
+        """The episodes inside a TFRecord or tar whose own bytes are whole and can be found: all
+        before the damage, and those after it if no header was touched."""
+        spans = self._spans(file, data)
         n = min(len(data), len(damaged))
         different = np.frombuffer(data[:n], np.uint8) != np.frombuffer(damaged[:n], np.uint8)
-        first = int(np.argmax(different)) if different.any() else n
-        shard = f"-{file.name.split('.tfrecord-')[1][:5]}-"
-        kept = {}
-        for name, rows in self.clean.items():
-            ends = int(rows[0][1].removeprefix("bytes ").split("-")[1])
-            if shard in name and ends <= first:
-                kept[name] = rows
-        return kept
+        changed = np.flatnonzero(different)
+        if len(data) != len(damaged) or not len(changed):
+            changed = np.append(changed, n)
+        within = np.zeros(len(changed), bool)
+        for pieces in spans.values():
+            for a, b in pieces:
+                within |= (changed >= a) & (changed < b)
+        found = len(data) == len(damaged) and bool(within.all())
+        return {
+            name: self.clean[name]
+            for name, pieces in spans.items()
+            if all(
+                b <= changed[0] or (found and not ((changed >= a) & (changed < b)).any())
+                for a, b in pieces
+            )
+        }
+
+    def _spans(self, file: Path, data: bytes) -> dict[str, list[tuple[int, int]]]:
+        """Episode -> the byte ranges of its content in a container, headers left out."""
+        spans: dict[str, list[tuple[int, int]]] = collections.defaultdict(list)
+        if ".tfrecord" in file.name:
+            shard = f"-{file.name.split('.tfrecord-')[1][:5]}-"
+            for name, rows in self.clean.items():
+                if shard in name:
+                    a, b = map(int, rows[0][1].removeprefix("bytes ").split("-"))
+                    spans[name].append((a + tfrecord.HEADER_BYTES, b))
+        elif file.suffix == ".tar":
+            with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+                for info in tar:
+                    key = info.name.rsplit(".", 1)[0]
+                    if key in self.clean:
+                        spans[key].append((info.offset_data, info.offset_data + info.size))
+        return spans
 
 
 def run(corpus: Corpus, number: int, seed: int) -> tuple[str, str, int]:
@@ -134,7 +162,7 @@ def run(corpus: Corpus, number: int, seed: int) -> tuple[str, str, int]:
     file = group[rng.integers(len(group))]
     data = file.read_bytes()
     how, damaged = mutate(file.name, data, rng)
-    neighbours = corpus.survivors(file) | corpus.before(file, data, damaged)
+    neighbours = corpus.survivors(file) | corpus.untouched(file, data, damaged)
     with corpus.copy() as raw:
         (raw / file.relative_to(corpus.root / "raw")).write_bytes(damaged)
         out = raw.parent / "table"
