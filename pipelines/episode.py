@@ -15,6 +15,8 @@ the unit. Anything else that is raised is a bug and stops the job.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import math
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -73,12 +75,15 @@ class Option:
     Attributes:
         name: within the source.
         default: its value where nothing is said.
+        low, high: what is allowed.
         help: one line, with the unit.
     """
 
     name: str
     default: float
     help: str
+    low: float = -math.inf
+    high: float = math.inf
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -95,6 +100,7 @@ class SourceInfo:
         native_fps, target_fps: the recording's rate and the table's; None keeps every frame.
         controls: its own action values and their slots; several tables where releases differ.
         options: what users may set.
+        every_frame: whether a text is the action of one single frame, so that none may be dropped.
         fit: how frames take a tier's shape: "stretch" keeps all pixels, "crop" keeps the aspect.
         examples, weight: number of examples and mixture weight in the paper, None where unstated.
     """
@@ -111,6 +117,7 @@ class SourceInfo:
     target_fps: float | None
     controls: tuple[Control, ...] = ()
     options: tuple[Option, ...] = ()
+    every_frame: bool = False
     fit: Fit = "stretch"
     examples: str = ""
     weight: float | None = None
@@ -196,6 +203,12 @@ class Episode:
     source_uri: str = ""
     license: str = ""
     fps: float | None = None
+
+
+def split_of(dataset: str, episode: str) -> str:
+    """ "val" for 1% of episodes, by a hash of the id that never changes; else "train"."""
+    key = hashlib.blake2b(f"{dataset}/{episode}".encode(), digest_size=8).digest()
+    return "val" if int.from_bytes(key, "big") % 100 == 0 else "train"
 
 
 @runtime_checkable

@@ -40,6 +40,11 @@ def exists(path: str) -> bool:
 
 def glob(pattern: str) -> list[tuple[str, int]]:
     """The files that match, sorted, with their sizes in bytes. `**` crosses folders."""
+    if is_local(pattern):  # Beam's own walks through everything below the folder
+        import glob
+
+        paths = glob.glob(pattern, recursive=True, include_hidden=True)
+        return sorted((path, os.path.getsize(path)) for path in paths if os.path.isfile(path))
     try:
         found = FileSystems.match([pattern])[0].metadata_list
     except BeamIOError as e:

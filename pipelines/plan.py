@@ -207,9 +207,15 @@ def make(
 
 
 def _options(name: str, given: dict[str, float]) -> dict[str, float]:
-    """The source's options, set or by default."""
-    options = sources.get(name).INFO.options
-    return {o.name: given.get(f"{name}.{o.name}", o.default) for o in options}
+    """The source's options, set or by default. Raises UsageError for one out of its bounds."""
+    result = {}
+    for option in sources.get(name).INFO.options:
+        value = given.get(f"{name}.{option.name}", option.default)
+        if not option.low <= value <= option.high:
+            wanted = f"{option.low:g} to {option.high:g}"
+            raise UsageError(f"--option {name}.{option.name}={value:g}: wanted {wanted}")
+        result[option.name] = value
+    return result
 
 
 def _dataset(
@@ -235,6 +241,12 @@ def _dataset(
     rate = fps.get(name, fps.get("", source.INFO.target_fps))
     if rate is not None and not 0 < rate <= 1000:
         raise UsageError(f"--fps {rate} for {name}: wanted a rate above 0, at most 1000")
+    native = source.INFO.native_fps
+    if source.INFO.every_frame and rate is not None and native and rate < native:
+        raise UsageError(
+            f"--fps {rate:g} for {name}: its text is the action of one frame, so none may be"
+            f" dropped; give --fps {name}={native:g}"
+        )
     drawn = any(unit.split is None for unit in units)
     present = {unit.split for unit in units} | ({"train", "val"} if drawn else set())
     return Dataset(

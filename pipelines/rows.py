@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipelines.episode import Episode, Fit, Frame, SourceInfo, Unit
+from pipelines.episode import Episode, Fit, Frame, SourceInfo, Unit, split_of
 from pipelines.ops.action_text import controls_text
 from pipelines.ops.chunk import chunks
 from pipelines.ops.controls import compose
@@ -29,12 +28,6 @@ class Row(NamedTuple):
     chunk: Chunk
     wire: dict[Tier, bytes]
     clipped: np.ndarray
-
-
-def split_of(dataset: str, episode: str) -> str:
-    """ "val" for 1% of episodes, by a hash of the id that never changes; else "train"."""
-    key = hashlib.blake2b(f"{dataset}/{episode}".encode(), digest_size=8).digest()
-    return "val" if int.from_bytes(key, "big") % 100 == 0 else "train"
 
 
 def name_of(episode: Episode) -> str:

@@ -10,13 +10,18 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 _INVISIBLE = re.compile("[\u200b\u2060\ufeff]")
 _SPACE = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
 _BRACKETS = re.compile(r"[\[\]]")
-_WORD = re.compile(r"\w")
-_UNSURE = re.compile(r"#\s*unsure\b", re.IGNORECASE)
-_WEARER = re.compile(r"#\s*C(?:\s+C\b|C\b|\b)(?!\s*:)", re.IGNORECASE)
-_C = re.compile(r"\bC\b(?:\s+C\b)*")
+_WORD = re.compile(r"[^\W_]")
+# words may be glued to a tag: "#unsurefrom", "#CCtalks", "#OOpoints"
+_UNSURE = re.compile(r"(?:\b(?:an?|the)\s+)?#\s*(?:unss?ured?|unknown)", re.IGNORECASE)
+_OTHERS = re.compile(r"#\s*C(?=\s+(?:an?|the|another)\b)", re.IGNORECASE)
+_WEARER = re.compile(r"#\s*C(?:\s+C\b|C(?=\b|(?-i:[a-z]{2}))|\b)(?!\s*:)", re.IGNORECASE)
+# no article stands before the wearer, but before "C clamp"
+_C = re.compile(r"(?<!\b[aA] )(?<!\b[tT]he )\bC\b(?:\s+C\b)*(?!-)")
+_SOMEONE = re.compile(r"#\s*(?:OO(?=\b|[a-z])|oo\b)")
 _OTHER = re.compile(r"#\s*O(?:#|\b)", re.IGNORECASE)
 _TAG = re.compile(r"#\s*\w+")
-_SPACE_BEFORE = re.compile(r"\s+([.,;!?])")
+_TIME = re.compile(r"[0-9]+(?::[0-9]+)+[.,;!?]?")
+_SPACE_BEFORE = re.compile(r"\s+([.,;!?]|'s\b)")
 # a placeholder, which may hold one more level of brackets; deeper ones lose just their brackets
 _HOLE = re.compile(r"\[((?:[^\[\]]|\[[^\[\]]*\])*)\]")
 
@@ -51,33 +56,21 @@ def ssv2_text(label: object, template: object, placeholders: object) -> str:
     """
     label, template = (clean_text(x) if isinstance(x, str) else "" for x in (label, template))
     listed = placeholders if isinstance(placeholders, list) else []
-    words = [_plain(x) if isinstance(x, str) else "" for x in listed]
-    if _plain(label) and not _BRACKETS.search(label):
+    words = [_named(x) if isinstance(x, str) else "" for x in listed]
+    if _named(label) and not _BRACKETS.search(label):
         return label
-    texts = [text for text in (label, template) if _HOLE.search(text) or _plain(text)]
+    texts = [text for text in (label, template) if _HOLE.search(text) or _named(text)]
     if not texts:
         raise DataError("neither label nor template holds a word", stage="annotate")
     fitting = [text for text in texts if len(_HOLE.findall(text)) == len(words)]
     return _fill((fitting or texts)[0], words)
 
 
-def ssv2_class(template: str) -> str:
-    """The class of a Something-Something V2 clip: its template without the brackets.
-
-    Raises:
-        DataError: if the template holds no word.
-    """
-    name = _plain(template)
-    if not name:
-        raise DataError(f"the template {template!r} holds no word", stage="annotate")
-    return name
-
-
 def epic_text(narration: object, verb: object, noun: object) -> str:
     """An EPIC-KITCHENS narration as plain words.
 
-    The dataset joins words with hyphens in verbs ("turn-on") and writes nouns from general to
-    special ("bag:garbage" -> "garbage bag"). A narration without words falls back on verb + noun.
+    The dataset joins words with hyphens in verbs ("turn-on") and writes nouns with their head first
+    ("bowl:washing:up" -> "washing up bowl"). A narration without words falls back on verb + noun.
 
     Args:
         narration, verb, noun: as the CSV has them; values of another type count as absent.
@@ -98,28 +91,33 @@ def epic_text(narration: object, verb: object, noun: object) -> str:
 
 
 def _epic_word(word: str) -> str:
-    return " ".join(filter(None, reversed(word.split(":")))).replace("_", " ")
+    if _TIME.fullmatch(word):
+        return word
+    head, *kind = word.split(":")
+    return " ".join(filter(None, [*kind, head])).replace("_", " ")
 
 
 def ego4d_text(narration: object) -> str:
-    """An Ego4D narration without its tags: "#C C picks a #unsure" -> "the camera wearer picks a
+    """An Ego4D narration without its tags: "#C C picks a #unsure" -> "the camera wearer picks
     something".
 
-    `#C C`, and C alone, is the camera wearer, `#O` stands before other people, `#unsure` for what
-    the annotator could not name; any other tag (`#summary`) is left out. Other people keep the
-    letters by which narrations tell them apart ("man X").
+    `#C C`, and C alone, is the camera wearer, but "#C A car drives past C" is about the car; `#O`
+    stands before other people, `#OO` for one of them, `#unsure`, with its article, for what the
+    annotator could not name; any other tag (`#summary`) is left out. Other people keep the letters
+    by which narrations tell them apart ("man X").
 
     Raises:
         DataError: if no word remains.
     """
     text = clean_text(narration) if isinstance(narration, str) else ""
-    text = _UNSURE.sub(" something ", text)
-    text = _OTHER.sub(" ", _WEARER.sub(" C ", text))
+    text = _UNSURE.sub(" something ", _OTHERS.sub(" ", text))
+    text = _WEARER.sub(" C ", text)
+    text = _OTHER.sub(" ", _SOMEONE.sub(" another person ", text))
     text = _TAG.sub(" ", text).replace("#", " ")
     text = _C.sub("the camera wearer", _plain(text))
     text = _SPACE_BEFORE.sub(r"\1", text)
     if not _WORD.search(text):
-        raise DataError(f"the narration {narration!r} holds no words", stage="annotate")
+        raise DataError(f"the narration {narration!r:.80} holds no words", stage="annotate")
     return text
 
 
@@ -136,7 +134,7 @@ def goal_text(category: object, *, instance: bool = False) -> str:
     name = category.replace("_", " ") if isinstance(category, str) else ""
     name = _plain(name.replace("#", " "))
     if not _WORD.search(name):
-        raise DataError(f"the goal category {category!r} holds no word", stage="annotate")
+        raise DataError(f"the goal category {category!r:.80} holds no word", stage="annotate")
     article = "an" if name[0].lower() in "aeiou" else "a"
     return f"navigate to {'the' if instance else article} {name}"
 
@@ -145,10 +143,15 @@ def _plain(text: str) -> str:
     return clean_text(_BRACKETS.sub("", text))
 
 
+def _named(text: str) -> str:
+    """Plain text, "" if there is no word in it."""
+    return text if _WORD.search(text := _plain(text)) else ""
+
+
 def _fill(text: str, words: list[str]) -> str:
     remaining = iter(words)
 
     def word(hole: re.Match[str]) -> str:
-        return next(remaining, "") or _plain(hole[1]) or "something"
+        return next(remaining, "") or _named(hole[1]) or "something"
 
     return _plain(_HOLE.sub(word, text))

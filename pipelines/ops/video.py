@@ -17,7 +17,7 @@ import av.container
 import numpy as np
 from av.error import FFmpegError
 from av.stream import Disposition
-from av.video.reformatter import Interpolation
+from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
 from schemas import DataError
@@ -82,13 +82,15 @@ def frames(source: Source, start: float = 0.0, end: float | None = None) -> Iter
     """
     with _opened(source) as (container, stream, file):
         previous = -math.inf
+        # one for all frames: each holds megabytes of tables
+        converter = VideoReformatter()
         for time, frame in _from(source, container, stream, start):
             if end is not None and time >= end:
                 break
             if time <= previous:
                 raise _error(source, f"time runs backwards, from {previous:.6f} to {time:.6f} s")
             previous = time
-            yield VideoFrame(time=time, image=functools.partial(_rgb, source, frame))
+            yield VideoFrame(time=time, image=functools.partial(_rgb, source, converter, frame))
         else:
             _check_whole(source, container, file, previous)
         if previous == -math.inf:
@@ -276,9 +278,10 @@ def _seconds(pts: int | None, time_base: Fraction | None) -> str:
     return "an unknown time" if pts is None or not time_base else f"{float(pts * time_base):.6f} s"
 
 
-def _rgb(source: Source, frame: av.VideoFrame) -> np.ndarray:
+def _rgb(source: Source, converter: VideoReformatter, frame: av.VideoFrame) -> np.ndarray:
     try:
-        pixels = frame.to_ndarray(format="rgb24", interpolation=_CONVERSION, threads=1)
+        rgb = converter.reformat(frame, format="rgb24", interpolation=_CONVERSION, threads=1)
+        pixels = rgb.to_ndarray()
     except (FFmpegError, ValueError) as e:
         raise _error(source, f"frame at {frame.time:.6f} s has no RGB form ({e})") from e
     matrix = frame.side_data.get("DISPLAYMATRIX")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import re
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from pipelines import files
 from pipelines.episode import Unit
@@ -47,7 +48,10 @@ def folder(source: str, path: str) -> Folder:
     lengths = {}
     for split in splits if isinstance(splits, list) else []:
         try:
-            lengths[str(split["name"])] = [int(n) for n in split.get("shardLengths", [])]
+            numbers = [int(n) for n in split.get("shardLengths", [])]
+            if not all(0 <= n < 1 << 31 for n in numbers):
+                raise ValueError("a shard's length is out of range")
+            lengths[str(split["name"])] = numbers
         except (TypeError, KeyError, ValueError, AttributeError, OverflowError) as e:
             raise UsageError(
                 f"{path}/dataset_info.json: a split is not {{name, shardLengths}}; {_AGAIN}"
@@ -59,7 +63,7 @@ def _json_object(source: str, path: str, name: str) -> dict[str, Any]:
     uri = files.join(path, name)
     try:
         value = json.loads(files.read(uri))
-    except FileNotFoundError as e:
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as e:
         raise UsageError(
             f"{path}: no {name} here; wanted the version folder of an RLDS dataset;"
             f" `unisim sources {source}` shows it"
@@ -114,6 +118,9 @@ def units(folder: Folder, target_bytes: int, steps_per_episode: int) -> Iterator
         for first, start, end in _ranges(path, size, target_bytes):
             share = (end - start) / max(size, 1)
             count = max(1, round(episodes * share))
+            params = {"first": first, "start": start, "end": end}
+            if end == size and shard < len(lengths):
+                params["records"] = lengths[shard]
             yield Unit(
                 id=f"{match['split']}-{shard:05d}-{first:06d}",
                 uri=path,
@@ -122,7 +129,7 @@ def units(folder: Folder, target_bytes: int, steps_per_episode: int) -> Iterator
                 episodes=count,
                 frames=count * steps_per_episode,
                 version=folder.version,
-                params={"first": first, "start": start, "end": end},
+                params=params,
             )
 
 
@@ -160,10 +167,15 @@ class RawEpisode(NamedTuple):
 
 
 def read(unit: Unit) -> Iterator[RawEpisode | DataError]:
-    """The unit's records. Damaged ones are yielded as DataError with the episode's id as key."""
+    """The unit's records. Damaged ones are yielded as DataError with the episode's id as key.
+
+    Raises:
+        DataError: where the file is cut off, or ends before it has the records that
+            dataset_info.json lists for it.
+    """
     prefix = unit.id.rsplit("-", 1)[0]
     number = unit.params["first"]
-    with files.open_read(unit.uri) as stream:
+    with _opened(unit.uri) as stream:
         for item in tfrecord.records(stream, unit.params["start"], unit.params["end"]):
             key = f"{prefix}-{number:06d}"
             number += 1
@@ -178,3 +190,16 @@ def read(unit: Unit) -> Iterator[RawEpisode | DataError]:
                 yield DataError(e.reason, stage="read", key=key, where=where)
                 continue
             yield RawEpisode(key, where, example)
+    listed = unit.params.get("records", 0)
+    if number < listed:
+        raise DataError(f"the file holds {number} of the {listed} episodes that it should")
+
+
+@contextlib.contextmanager
+def _opened(uri: str) -> Iterator[BinaryIO]:
+    with contextlib.ExitStack() as stack:
+        try:
+            stream = stack.enter_context(files.open_read(uri))
+        except FileNotFoundError as e:
+            raise DataError(f"{files.name_of(uri)} has gone since the plan") from e
+        yield stream

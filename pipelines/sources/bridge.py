@@ -1,81 +1,104 @@
-"""BridgeData V2: a WidowX arm on toy kitchens, one to four cameras, 5 Hz.
+"""BridgeData V2: a WidowX arm on toy kitchens, up to four cameras, 5 Hz.
 
-Reads the RLDS release `bridge_dataset/1.0.0`. An episode is the action sequence of one trajectory;
-each camera that is in use gives one view of it. `has_image_*` is 0 even where images exist, so an
-unused camera is known by its black frames.
+There are three releases, told apart by what is in the folder. This file reads the RLDS release
+`bridge_dataset/1.0.0`; `_bridge_oxe` reads `bridge/0.1.0` of Open X-Embodiment, `_bridge_raw` the
+recordings as they came off the robot, and `_bridge` holds what they share. An episode is the action
+sequence of one trajectory; each camera that is in use gives one view of it. `has_image_*` is 0 even
+where images exist, so an unused camera is known by its black frames.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from pipelines.episode import UNIT_BYTES, Control, Episode, Frame, SourceInfo, Unit
-from pipelines.ops import tfrecord
-from pipelines.ops.images import decode_image, encode_jpeg, is_black
-from pipelines.sources import _rlds
+from pipelines import files
+from pipelines.episode import UNIT_BYTES, Episode, SourceInfo, Unit
+from pipelines.ops.images import decode_image, encode_jpeg
+from pipelines.sources import _bridge, _bridge_oxe, _bridge_raw, _rlds
 from schemas import DataError, UsageError, example
-from schemas.table import dump_json
 
-_MOVES = ("ee_dx", "ee_dy", "ee_dz")
-_TURNS = ("ee_droll", "ee_dpitch", "ee_dyaw")
-_CONTROLS = (
-    *(Control(name=f"action[{i}]", slot=slot, unit="m") for i, slot in enumerate(_MOVES)),
-    # a turn across ±π is stored as almost a full turn the other way
-    *(
-        Control(name=f"action[{i}]", slot=slot, unit="rad", wrap=True)
-        for i, slot in enumerate(_TURNS, 3)
-    ),
-    Control(name="action[6]", slot="gripper", unit="1", low=0.0, high=1.0),
-)
+RELEASE = "1.0.0"
+CONTROLS = _bridge.table(RELEASE, (f"action[{i}]" for i in range(7)))
 
 INFO = SourceInfo(
     name="bridge",
     title="BridgeData V2",
     homepage="rail-berkeley.github.io/bridgedata",
     license="CC BY 4.0",
-    version="1.0.0",
-    reads="RLDS release 1.0.0 (TFRecord)",
+    version=RELEASE,
+    reads="RLDS releases 1.0.0 and 0.1.0 (Open X-Embodiment), or the raw recordings",
     layout="""\
-bridge_dataset/1.0.0/
+one of these as PATH:
+bridge_dataset/1.0.0/            RLDS, 256×256, up to four cameras
   dataset_info.json
   features.json
-  bridge_dataset-train.tfrecord-00000-of-01024 …""",
-    obtain="rail-berkeley.github.io/bridgedata links the RLDS release; PATH is its version folder",
-    native_fps=5.0,
-    target_fps=5.0,
-    controls=_CONTROLS,
+  bridge_dataset-train.tfrecord-00000-of-01024 …
+bridge/0.1.0/                    RLDS of Open X-Embodiment, 480×640, one camera
+  dataset_info.json
+  features.json
+  bridge-train.tfrecord-00000-of-01024 …
+any folder over the dates        raw, 480×640, one to four cameras; in the table as 2.0.0
+  …/2022-01-01_00-00-00/raw/traj_group0/traj0/
+                                 the date tells whether the cameras lagged, as before 2021-07-23
+    obs_dict.pkl, policy_out.pkl
+    images0/im_0.jpg …           and images1, images2; depth_images0 is not read
+    lang.txt                     may be missing; its first line is the instruction""",
+    obtain="""\
+1.0.0: rail.eecs.berkeley.edu/datasets/bridge_release/data/tfds/bridge_dataset/1.0.0
+0.1.0: gs://gresearch/robotics/bridge/0.1.0
+raw: unpack demos_*.zip and scripted_*.zip of rail.eecs.berkeley.edu/datasets/bridge_release/data
+The homepage links what has moved. One release per table: the three hold the same trajectories.""",
+    native_fps=_bridge.FPS,
+    target_fps=_bridge.FPS,
+    controls=(*CONTROLS, *_bridge_oxe.CONTROLS, *_bridge_raw.CONTROLS),
     fit="stretch",
     examples="2k",
     weight=0.05,
 )
 
 _CAMERAS = ("image_0", "image_1", "image_2", "image_3")
-_STEPS_PER_EPISODE = 38  # mean of the release; only the plan's estimate rests on it
+_TELLING = {RELEASE: ("observation", "image_0"), _bridge_oxe.RELEASE: ("action", "open_gripper")}
 
 
 def units(path: str, target_bytes: int = UNIT_BYTES) -> Iterator[Unit]:
-    """Byte ranges of the TFRecord files of `…/bridge_dataset/1.0.0`."""
+    """Byte ranges of the TFRecord files of an RLDS release, or groups of raw trajectories.
+
+    Raises:
+        UsageError: if the path holds none of the three releases.
+    """
+    described = (files.join(path, name) for name in ("dataset_info.json", "features.json"))
+    if not any(files.exists(uri) for uri in described):
+        yield from _bridge_raw.units(path, target_bytes)
+        return
     folder = _rlds.folder(INFO.name, path)
-    if not _rlds.has_feature(folder, "observation", "image_0"):
+    found = [release for release, at in _TELLING.items() if _rlds.has_feature(folder, *at)]
+    if not found:
         raise UsageError(
-            f"{path}: features.json has no steps/observation/image_0, so this is not the 1.0.0"
-            " release of Bridge; `unisim sources bridge` shows what is expected"
+            f"{path}: features.json has neither steps/observation/image_0 nor"
+            " steps/action/open_gripper, so this is neither release 1.0.0 nor 0.1.0 of Bridge;"
+            " `unisim sources bridge` shows what is expected"
         )
-    yield from _rlds.units(folder, target_bytes, _STEPS_PER_EPISODE)
+    for unit in _rlds.units(folder, target_bytes, _bridge.FRAMES_PER_EPISODE):
+        yield dataclasses.replace(unit, params=unit.params | {"release": found[0]})
 
 
 def episodes(unit: Unit) -> Iterator[Episode | DataError]:
     """Every used camera's view of every trajectory of the unit."""
+    if unit.params["release"] == _bridge_raw.RELEASE:
+        yield from _bridge_raw.episodes(unit)
+        return
+    views = _views if unit.params["release"] == RELEASE else _bridge_oxe.views
     for raw in _rlds.read(unit):
         if isinstance(raw, DataError):
             yield raw
             continue
         try:
-            yield from list(_views(raw))
+            yield from list(views(raw))
         except DataError as e:
             yield DataError(e.reason, stage=e.stage, key=raw.id, where=raw.source_range)
 
@@ -85,60 +108,32 @@ def _views(raw: _rlds.RawEpisode) -> Iterator[Episode]:
     states = raw.example.numbers("steps/observation/state", (-1, 7))
     if not len(actions) or len(states) != len(actions):
         raise DataError(f"{len(actions)} actions and {len(states)} states", stage="read")
-    controls = _controls(actions, states)
-    texts = _texts(raw.example, len(actions))
+    controls = _bridge.motions(actions[:-1], states[0, 6])
+    texts = _bridge.instructions(raw.example, "steps/language_instruction", len(actions))
     found = False
     for camera in _CAMERAS:
         images = raw.example.bytes_list(f"steps/observation/{camera}")
         if len(images) != len(actions):
             raise DataError(f"{len(images)} images in {camera} for {len(actions)} actions")
-        if not _used(images):
+        # a camera that was off repeats one black JPEG
+        if not _bridge.used(partial(decode_image, image) for image in dict.fromkeys(images)):
             continue
         found = True
         yield Episode(
             id=raw.id,
             view=camera,
-            controls=_CONTROLS,
+            controls=CONTROLS,
             source_range=raw.source_range,
-            frames=[
-                Frame(
-                    time=i / 5.0,
-                    image=partial(decode_image, image),
-                    control=controls[i],
-                    text=texts[i],
-                )
-                for i, image in enumerate(images)
-            ],
+            frames=_bridge.frames(
+                [partial(decode_image, image) for image in images], controls, texts
+            ),
         )
     if not found:
         raise DataError("every camera is black in every frame", stage="decode")
 
 
-def _controls(actions: np.ndarray, states: np.ndarray) -> np.ndarray:
-    """`[t, 7]`: the action of step t leads to frame t + 1, so the last action, whose outcome was
-    not recorded, is not used. The gripper starts as the state says: 1 is open in both."""
-    controls = np.zeros((len(actions), 7))
-    controls[1:] = actions[:-1]
-    controls[0, 6] = np.clip(states[0, 6], 0.0, 1.0)
-    return controls
-
-
-def _texts(fields: example.Example, n: int) -> list[str]:
-    """The instruction of each frame: that of the step whose action led to it."""
-    raw = fields.bytes_list("steps/language_instruction")
-    if len(raw) != n:
-        raise DataError(f"{len(raw)} instructions for {n} actions")
-    try:
-        texts = [text.decode() for text in raw]
-    except UnicodeDecodeError as e:
-        raise DataError(f"the instruction is not UTF-8 ({e})") from e
-    return [texts[0], *texts[:-1]]
-
-
-def _used(images: list[bytes]) -> bool:
-    """Whether any frame shows something. A camera that was off repeats one black JPEG, so mostly
-    a single decode tells."""
-    return any(not is_black(decode_image(image)) for image in dict.fromkeys(images))
+fake_oxe = _bridge_oxe.fake
+fake_raw = _bridge_raw.fake
 
 
 def fake(root: Path, seed: int, *, traps: bool = True, episodes: int = 4) -> Path:
@@ -211,23 +206,6 @@ def record(
 
 def write_rlds(folder: Path, name: str, splits: dict[str, list[list[bytes]]]) -> None:
     """Writes split -> shards -> records as a TFDS folder of this release."""
-    for split, shards in splits.items():
-        for i, items in enumerate(shards):
-            path = folder / f"{name}-{split}.tfrecord-{i:05d}-of-{len(shards):05d}"
-            with path.open("wb") as stream:
-                tfrecord.write(stream, items)
-    leaf = {"pythonClassName": "tensorflow_datasets.core.features.tensor_feature.Tensor"}
-    observation = {"featuresDict": {"features": dict.fromkeys((*_CAMERAS, "state"), leaf)}}
-    step = {"featuresDict": {"features": {"action": leaf, "observation": observation}}}
-    features = {"featuresDict": {"features": {"steps": {"sequence": {"feature": step}}}}}
-    info = {
-        "name": name,
-        "version": "1.0.0",
-        "fileFormat": "tfrecord",
-        "splits": [
-            {"name": split, "shardLengths": [str(len(items)) for items in shards]}
-            for split, shards in splits.items()
-        ],
-    }
-    (folder / "features.json").write_text(dump_json(features))
-    (folder / "dataset_info.json").write_text(dump_json(info))
+    observation = _bridge.features(dict.fromkeys((*_CAMERAS, "state"), _bridge.LEAF))
+    step = {"action": _bridge.LEAF, "observation": observation}
+    _bridge.write_tfds(folder, name, RELEASE, step, splits)

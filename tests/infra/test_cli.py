@@ -48,6 +48,10 @@ def test_sources_lists_and_explains():
         (["plan", "--source", "laion=TMP", "--out", "OUT", "--option", "x"], "NAME.OPTION=NUMBER"),
         (["plan", "--source", "laion=TMP", "--out", "OUT", "--option", "laion.x=1"], "laion.x"),
         (["plan", "--source", "laion=TMP", "--out", "OUT", "--option", "laion.x=nan"], "finite"),
+        (
+            ["plan", "--source", "ego4d=TMP", "--out", "OUT", "--option", "ego4d.max_seconds=0"],
+            "wanted 0.1 to 3600",
+        ),
         (["prepare", "--source", "laion=TMP", "--out", "OUT", "--t5", "/no/t5"], "/no/t5"),
         (["prepare", "--source", "laion=TMP", "--out", "OUT", "--budget", "1"], "unknown flag"),
         (["audit", "/no/table"], "/no/table"),
