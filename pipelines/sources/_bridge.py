@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from pipelines.episode import Control, Frame
-from pipelines.ops import tfrecord
 from pipelines.ops.images import is_black
 from schemas import DataError
 from schemas.example import Example
-from schemas.table import dump_json
 
 FPS = 5.0
 FRAMES_PER_EPISODE = 38  # mean of the release; only the plan's estimate rests on it
@@ -81,41 +77,6 @@ def frames(images: Sequence[Image], controls: np.ndarray, texts: Sequence[str]) 
         Frame(time=i / FPS, image=image, control=control, text=text)
         for i, (image, control, text) in enumerate(zip(images, controls, texts, strict=True))
     ]
-
-
-LEAF = {"pythonClassName": "tensorflow_datasets.core.features.tensor_feature.Tensor"}
-
-
-def features(fields: dict[str, Any]) -> dict[str, Any]:
-    """Nested names as features.json has them."""
-    return {"featuresDict": {"features": fields}}
-
-
-def write_tfds(
-    folder: Path,
-    name: str,
-    version: str,
-    step: dict[str, Any],
-    splits: dict[str, list[list[bytes]]],
-) -> None:
-    """Writes split -> shards -> records as a TFDS folder whose steps have the features `step`."""
-    for split, shards in splits.items():
-        for i, items in enumerate(shards):
-            path = folder / f"{name}-{split}.tfrecord-{i:05d}-of-{len(shards):05d}"
-            with path.open("wb") as stream:
-                tfrecord.write(stream, items)
-    info = {
-        "name": name,
-        "version": version,
-        "fileFormat": "tfrecord",
-        "splits": [
-            {"name": split, "shardLengths": [str(len(items)) for items in shards]}
-            for split, shards in splits.items()
-        ],
-    }
-    described = features({"steps": {"sequence": {"feature": features(step)}}})
-    (folder / "features.json").write_text(dump_json(described))
-    (folder / "dataset_info.json").write_text(dump_json(info))
 
 
 def fake_push(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

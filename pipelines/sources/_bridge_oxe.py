@@ -14,7 +14,7 @@ import numpy as np
 
 from pipelines.episode import Episode
 from pipelines.ops.images import decode_image, encode_jpeg
-from pipelines.sources import _bridge, _rlds
+from pipelines.sources import _bridge, _rlds, _rlds_write
 from schemas import DataError, example
 
 RELEASE = "0.1.0"
@@ -74,21 +74,22 @@ def fake(root: Path, seed: int, *, traps: bool = True, episodes: int = 4) -> Pat
         train.append(_fake_record(rng, 6, "push the square", image_bytes=300))
         train.append(items[0].replace(b"open_gripper", b"opengripper_"))
     step = {
-        "action": _bridge.features(
+        "action": _rlds_write.features(
             dict.fromkeys(
                 ("world_vector", "rotation_delta", "open_gripper", "terminate_episode"),
-                _bridge.LEAF,
+                _rlds_write.LEAF,
             )
         ),
-        "observation": _bridge.features(
+        "observation": _rlds_write.features(
             dict.fromkeys(
                 ("image", "natural_language_embedding", "natural_language_instruction", "state"),
-                _bridge.LEAF,
+                _rlds_write.LEAF,
             )
         ),
-        **dict.fromkeys(("is_first", "is_last", "is_terminal", "reward"), _bridge.LEAF),
+        **dict.fromkeys(("is_first", "is_last", "is_terminal", "reward"), _rlds_write.LEAF),
     }
-    _bridge.write_tfds(folder, "bridge", RELEASE, step, {"train": [train], "test": [test]})
+    described = _rlds_write.steps(step)
+    _rlds_write.write(folder, "bridge", described, {"train": [train], "test": [test]})
     if traps:
         path = folder / "bridge-train.tfrecord-00000-of-00001"
         data = bytearray(path.read_bytes())

@@ -19,7 +19,7 @@ import numpy as np
 from pipelines import files
 from pipelines.episode import UNIT_BYTES, Episode, SourceInfo, Unit
 from pipelines.ops.images import decode_image, encode_jpeg
-from pipelines.sources import _bridge, _bridge_oxe, _bridge_raw, _rlds
+from pipelines.sources import _bridge, _bridge_oxe, _bridge_raw, _rlds, _rlds_write
 from schemas import DataError, UsageError, example
 
 RELEASE = "1.0.0"
@@ -206,6 +206,7 @@ def record(
 
 def write_rlds(folder: Path, name: str, splits: dict[str, list[list[bytes]]]) -> None:
     """Writes split -> shards -> records as a TFDS folder of this release."""
-    observation = _bridge.features(dict.fromkeys((*_CAMERAS, "state"), _bridge.LEAF))
-    step = {"action": _bridge.LEAF, "observation": observation}
-    _bridge.write_tfds(folder, name, RELEASE, step, splits)
+    leaf = _rlds_write.LEAF
+    observation = _rlds_write.features(dict.fromkeys((*_CAMERAS, "state"), leaf))
+    described = _rlds_write.steps({"action": leaf, "observation": observation})
+    _rlds_write.write(folder, name, described, splits)

@@ -17,11 +17,9 @@ import numpy as np
 
 from pipelines import files
 from pipelines.episode import UNIT_BYTES, Control, Episode, Frame, SourceInfo, Unit
-from pipelines.ops import tfrecord
 from pipelines.ops.images import decode_image, encode_jpeg
-from pipelines.sources import _rlds
+from pipelines.sources import _rlds, _rlds_write
 from schemas import DataError, UsageError, example
-from schemas.table import dump_json
 
 _CONTROLS = tuple(
     # the bounds of the owners' action space (environments/language_table.py); recorded actions are
@@ -271,26 +269,7 @@ def record(
 def write_rlds(folder: Path, name: str, splits: dict[str, list[list[bytes]]]) -> None:
     """Writes split -> shards -> records as a TFDS folder, named as release 0.0.1 names its files:
     without `-of-NNNNN`."""
-    for split, shards in splits.items():
-        for i, items in enumerate(shards):
-            with (folder / f"{name}-{split}.tfrecord-{i:05d}").open("wb") as stream:
-                tfrecord.write(stream, items)
-    info = {
-        "name": name,
-        "version": folder.name,
-        "fileFormat": "tfrecord",
-        "splits": [
-            {
-                "name": split,
-                "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_INDEX}",
-                "shardLengths": [str(len(items)) for items in shards],
-                "numBytes": str(sum(len(item) for items in shards for item in items)),
-            }
-            for split, shards in splits.items()
-        ],
-    }
-    (folder / "dataset_info.json").write_text(dump_json(info))
-    (folder / "features.json").write_text(dump_json(_features()))
+    _rlds_write.write(folder, name, _features(), splits, counted=False)
 
 
 def _features() -> dict[str, Any]:

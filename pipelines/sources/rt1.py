@@ -19,9 +19,8 @@ import numpy as np
 from pipelines.episode import UNIT_BYTES, Control, Episode, Frame, SourceInfo, Unit
 from pipelines.ops import tfrecord
 from pipelines.ops.images import decode_image, encode_jpeg, is_black
-from pipelines.sources import _rlds
+from pipelines.sources import _rlds, _rlds_write
 from schemas import DataError, UsageError, example
-from schemas.table import dump_json
 
 # field of steps/action -> slots, unit, bounds ± (those of the authors' tokenizer), scale
 _ACTION = {
@@ -270,26 +269,10 @@ def write_rlds(
     Args:
         features: those of a step, name -> names within it; none for a plain one.
     """
-    name = "fractal20220817_data"
-    for i, items in enumerate(shards):
-        path = folder / f"{name}-train.tfrecord-{i:05d}-of-{len(shards):05d}"
-        with path.open("wb") as stream:
-            tfrecord.write(stream, items)
-
-    def feature(names: tuple[str, ...]) -> dict:
-        leaf = {"pythonClassName": "tensorflow_datasets.core.features.tensor_feature.Tensor"}
-        return {"featuresDict": {"features": dict.fromkeys(names, leaf)}} if names else leaf
-
-    inner = {name: feature(names) for name, names in features.items()}
-    step = {"sequence": {"feature": {"featuresDict": {"features": inner}}}}
-    lengths = [str(len(items)) for items in shards]
-    info = {
-        "name": name,
-        "version": INFO.version,
-        "fileFormat": "tfrecord",
-        "splits": [{"name": "train", "shardLengths": lengths}],
+    leaf = _rlds_write.LEAF
+    step = {
+        name: _rlds_write.features(dict.fromkeys(names, leaf)) if names else leaf
+        for name, names in features.items()
     }
-    (folder / "features.json").write_text(
-        dump_json({"featuresDict": {"features": {"steps": step}}})
-    )
-    (folder / "dataset_info.json").write_text(dump_json(info))
+    splits = {"train": shards}
+    _rlds_write.write(folder, "fractal20220817_data", _rlds_write.steps(step), splits)

@@ -226,7 +226,8 @@ def of_strings(root: Path, episodes: list[list[bytes]]) -> Path:
         }
         features = tf.train.Features(feature=feature)
         items.append(tf.train.Example(features=features).SerializeToString())
-    root.mkdir()
+    root = root / "0.1.0"
+    root.mkdir(parents=True)
     rt1.write_rlds(root, [items], {"action": (), "observation": ("image",)})
     return root
 
@@ -276,7 +277,8 @@ def write(root: Path, modes: list[list[int]]) -> Path:
     """A folder of RT-1's form with an episode for each list of `terminate_episode` classes."""
     frames = np.full((4, 48, 64, 3), 90, np.uint8)
     items = [rt1.record(np.zeros((4, 10)), np.array(mode), frames, "push") for mode in modes]
-    root.mkdir()
+    root = root / "0.1.0"
+    root.mkdir(parents=True)
     rt1.write_rlds(root, [items], rt1.FEATURES)
     return root
 
