@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import glob as local_glob
 import os
 import tempfile
 from collections.abc import Iterator
+from os.path import isfile
 from typing import BinaryIO
 
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes
@@ -35,21 +37,42 @@ def exists(path: str) -> bool:
     """Whether a file, or a folder with something in it, is there."""
     if is_local(path):
         return os.path.exists(path)
-    return FileSystems.exists(path) or bool(glob(join(path, "*")))
+    return FileSystems.exists(path) or bool(glob(path, "*"))
 
 
-def glob(pattern: str) -> list[tuple[str, int]]:
-    """The files that match, sorted, with their sizes in bytes. `**` crosses folders."""
-    if is_local(pattern):  # Beam's own walks through everything below the folder
-        import glob
+def glob(folder: str, *pattern: str) -> list[tuple[str, int]]:
+    """The files below a folder that match, sorted, with their sizes in bytes.
 
-        paths = glob.glob(pattern, recursive=True, include_hidden=True)
-        return sorted((path, os.path.getsize(path)) for path in paths if os.path.isfile(path))
+    Args:
+        folder: taken as it is written; it need not exist.
+        pattern: parts of a path, in which `*` matches within a name; `**`, as the last part, is
+            everything below.
+
+    Raises:
+        UsageError: if a remote folder cannot be listed.
+    """
+    if is_local(folder):
+        return sorted(
+            (path, os.path.getsize(path)) for path in _local(folder, pattern) if isfile(path)
+        )
     try:
-        found = FileSystems.match([pattern])[0].metadata_list
+        found = FileSystems.match([join(folder, *pattern)])[0].metadata_list
     except BeamIOError as e:
-        raise UsageError(f"{pattern}: cannot be listed ({e}); check the path and access") from e
+        raise UsageError(f"{folder}: cannot be listed ({e}); check the path and access") from e
     return sorted((m.path, m.size_in_bytes) for m in found)
+
+
+def _local(folder: str, pattern: tuple[str, ...]) -> Iterator[str]:
+    """Beam's own listing walks through everything below, whatever the pattern."""
+    if pattern[-1] != "**":
+        where = os.path.join(local_glob.escape(folder), *pattern)
+        yield from local_glob.iglob(where, include_hidden=True)
+        return
+    for at in local_glob.iglob(
+        os.path.join(local_glob.escape(folder), *pattern[:-1]), include_hidden=True
+    ):
+        for here, _, names in os.walk(at):
+            yield from (os.path.join(here, name) for name in names)
 
 
 def size(path: str) -> int:
@@ -141,7 +164,7 @@ def is_temporary(path: str) -> bool:
 def delete_temporaries(folder: str) -> None:
     """Deletes what killed writers left anywhere below a local folder."""
     if is_local(folder):
-        for path, _ in glob(join(folder, "**")):
+        for path, _ in glob(folder, "**"):
             if is_temporary(path):
                 os.unlink(path)
 

@@ -323,7 +323,7 @@ def save(plan: Plan, out: str) -> bool:
                 " or remove it to begin anew"
             )
         return False
-    there = files.glob(files.join(out, "*")) if files.exists(out) else []
+    there = files.glob(out, "*") if files.exists(out) else []
     if not all(files.is_temporary(path) for path, _ in there):
         raise UsageError(f"{out}: not empty and not a table; give an --out that does not exist yet")
     files.write(path, plan.to_json().encode())

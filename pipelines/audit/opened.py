@@ -90,5 +90,5 @@ class Opened:
 
     def listing(self) -> list[str]:
         """Every file of the table, relative to it."""
-        root = self.out.rstrip("/") + "/"
-        return [path.removeprefix(root) for path, _ in files.glob(root + "**")]
+        root = self.out.rstrip("/")
+        return [path.removeprefix(root + "/") for path, _ in files.glob(root, "**")]

@@ -13,6 +13,7 @@ never taken for one of the RLDS releases. Pickles are read by `ops.pickles`, nev
 
 from __future__ import annotations
 
+import itertools
 import pickle
 import re
 from collections.abc import Iterator
@@ -40,6 +41,7 @@ _TRAJECTORY = re.compile(rf"(?:{_PART}/)*raw/traj_group{_PART}/traj{_PART}")
 _FOLDER = re.compile(r"((?:.*/)?raw/traj_group[^/]*/traj[^/]*)/[^/]+(/im_0\.jpg)?", re.DOTALL)
 _DATE = re.compile(r"(\d{4}-\d\d-\d\d)_\d\d-\d\d-\d\d.*")
 _IMAGE = re.compile(r"(images\d)/im_(0|[1-9]\d{0,5})\.jpg")
+_DEEPEST = 8  # folders between PATH and raw/
 _MAX_IMAGE_BYTES = 64 << 20
 _MAX_TEXT_BYTES = 1 << 20
 _UNIT_TRAJECTORIES = 1000
@@ -92,10 +94,9 @@ def episodes(unit: Unit) -> Iterator[Episode | DataError]:
 def _trajectories(path: str) -> dict[str, tuple[int, int]]:
     """Folder below `path` -> bytes and number of cameras."""
     root = path.rstrip("/") + "/"
-    folders = files.join(path, "**raw", "traj_group*", "traj*")
     found: dict[str, tuple[int, int]] = {}
-    for pattern in (files.join(folders, "*"), files.join(folders, "images*", "im_0.jpg")):
-        for uri, size in files.glob(pattern):
+    for above, last in itertools.product(_above(path), (("*",), ("images*", "im_0.jpg"))):
+        for uri, size in files.glob(path, *above, "traj_group*", "traj*", *last):
             match = _FOLDER.fullmatch(uri.removeprefix(root))
             if match:
                 # quoted, it is plain text for the plan and fits no trajectory's path
@@ -113,13 +114,19 @@ def _trajectories(path: str) -> dict[str, tuple[int, int]]:
     return found
 
 
+def _above(path: str) -> list[tuple[str, ...]]:
+    """Patterns of what stands between `path` and the groups. Walking a local folder of millions of
+    images is avoided; a remote one is listed whole anyhow."""
+    if not files.is_local(path):
+        return [("**raw",)]
+    return [(*["*"] * depth, "raw") for depth in range(_DEEPEST)]
+
+
 def _views(root: str, name: str, folder: str) -> Iterator[Episode | DataError]:
     if not _TRAJECTORY.fullmatch(name):
         raise DataError("the path holds what no trajectory's path has", stage="annotate")
     lag = _lag(root, name)
-    sizes = {
-        uri.removeprefix(folder + "/"): size for uri, size in files.glob(files.join(folder, "**"))
-    }
+    sizes = {uri.removeprefix(folder + "/"): size for uri, size in files.glob(folder, "**")}
     controls = _controls(folder, sizes, lag)
     text = _instruction(folder, sizes)
     cameras = _cameras(sizes)

@@ -271,7 +271,7 @@ def _find(path: str) -> dict[str, str]:
     places = [("annotations",), (), ("v*", "annotations"), ("v*",)]
     found: dict[str, str] = {}
     for place in places:
-        for uri, _ in reversed(files.glob(files.join(path, *place, "*.json"))):
+        for uri, _ in reversed(files.glob(path, *place, "*.json")):
             if files.name_of(uri) in _NAMES:
                 found.setdefault(files.name_of(uri), uri)
     return found

@@ -6,11 +6,11 @@ import contextlib
 import json
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, BinaryIO, NamedTuple
 
 from pipelines import files
-from pipelines.episode import Unit
+from pipelines.episode import Episode, Unit
 from pipelines.ops import tfrecord
 from schemas import DataError, UsageError
 from schemas.example import Example
@@ -101,7 +101,7 @@ def units(folder: Folder, target_bytes: int, steps_per_episode: int) -> Iterator
 
     A file up to that size is one unit and is not opened; larger ones are cut at record starts.
     """
-    listed = files.glob(files.join(folder.path, "*.tfrecord*"))
+    listed = files.glob(folder.path, "*.tfrecord*")
     found = [
         (m, path, size) for path, size in listed if (m := _NAME.fullmatch(files.name_of(path)))
     ]
@@ -164,6 +164,26 @@ class RawEpisode(NamedTuple):
     id: str
     source_range: str
     example: Example
+
+
+def episodes(
+    unit: Unit, views: Callable[[RawEpisode], Iterable[Episode]]
+) -> Iterator[Episode | DataError]:
+    """What `views` makes of each record of the unit, all of it or none.
+
+    Args:
+        views: raises DataError for a record that cannot be used.
+    """
+    for raw in read(unit):
+        if isinstance(raw, DataError):
+            yield raw
+            continue
+        try:
+            yield from list(views(raw))
+        except DataError as e:
+            yield DataError(
+                e.reason, stage=e.stage, key=raw.id, where=raw.source_range, counts=e.counts
+            )
 
 
 def read(unit: Unit) -> Iterator[RawEpisode | DataError]:

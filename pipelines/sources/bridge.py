@@ -93,14 +93,7 @@ def episodes(unit: Unit) -> Iterator[Episode | DataError]:
         yield from _bridge_raw.episodes(unit)
         return
     views = _views if unit.params["release"] == RELEASE else _bridge_oxe.views
-    for raw in _rlds.read(unit):
-        if isinstance(raw, DataError):
-            yield raw
-            continue
-        try:
-            yield from list(views(raw))
-        except DataError as e:
-            yield DataError(e.reason, stage=e.stage, key=raw.id, where=raw.source_range)
+    yield from _rlds.episodes(unit, views)
 
 
 def _views(raw: _rlds.RawEpisode) -> Iterator[Episode]:

@@ -248,7 +248,7 @@ def _videos(path: str) -> dict[str, tuple[str, int]]:
     """uid -> (file, bytes), from the newest release that has it."""
     found: dict[str, tuple[str, int]] = {}
     for place in ("full_scale",), ("v*", "full_scale"):
-        for uri, size in reversed(files.glob(files.join(path, *place, "*.mp4"))):
+        for uri, size in reversed(files.glob(path, *place, "*.mp4")):
             found.setdefault(files.name_of(uri).removesuffix(".mp4"), (uri, size))
     if not found:
         raise UsageError(

@@ -182,7 +182,7 @@ def _media(path: str, video_ids: list[str]) -> dict[str, _Media]:
     participants = dict.fromkeys(video_id[:3] for video_id in video_ids)
     listed: dict[str, tuple[str, int]] = {}
     for folder in [*(f"{name}/videos" for name in participants), "videos"]:
-        for uri, size in files.glob(files.join(path, folder, "*")):
+        for uri, size in files.glob(path, folder, "*"):
             listed.setdefault(files.name_of(uri), (uri, size))
     found: dict[str, _Media] = {}
     for video_id in video_ids:

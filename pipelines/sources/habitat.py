@@ -119,7 +119,7 @@ def units(path: str, target_bytes: int = UNIT_BYTES) -> Iterator[Unit]:
     """
     found = False
     for folder in _SPLITS:
-        for uri, size in files.glob(files.join(path, folder, "content", "*.json.gz")):
+        for uri, size in files.glob(path, folder, "content", "*.json.gz"):
             found = True
             scene = files.name_of(uri).removesuffix(".json.gz")
             if not _SCENE.fullmatch(scene):
@@ -155,7 +155,7 @@ def _listed(path: str, folder: str, scene: str) -> tuple[str, int, int, int]:
     for pattern in _PLACES:
         place = pattern.format(split=folder)
         base = files.join(path, *place.split("/"), scene)
-        listed = files.glob(files.join(base, "**"))
+        listed = files.glob(base, "**")
         if listed:
             names = {uri.removeprefix(base).lstrip("/").split("/")[0] for uri, _ in listed}
             videos = sum(uri.endswith(".mp4") for uri, _ in listed)
@@ -289,7 +289,7 @@ def _pictures(unit: Unit, scene: str, name: str) -> list[tuple[str, int]] | str:
         return ""
     root = unit.uri.rsplit("/", 3)[0]
     base = files.join(root, *unit.params["place"].split("/"), scene, name)
-    listed = files.glob(files.join(base, "*"))
+    listed = files.glob(base, "*")
     return listed or (f"{base}.mp4" if files.exists(f"{base}.mp4") else "")
 
 

@@ -10,16 +10,36 @@ import re
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines import files
-from pipelines.episode import UNIT_BYTES, Episode, Frame, SourceInfo, Unit
+from pipelines.episode import UNIT_BYTES, Episode, Frame, Option, SourceInfo, Unit
 from pipelines.ops import images, labels
+from pipelines.sources._laion_rows import SIDES, Row, Rows, plain_text
 from schemas import DataError, UsageError
+
+_OPTIONS = (
+    # LAION's own cut is 0.3 in 400M and 0.28 in 2B-en, by one CLIP model, and 0.26 in 2B-multi and
+    # 1B-nolang, by another: this default drops nothing that LAION kept in the first two
+    Option(
+        name="min_similarity",
+        default=0.28,
+        help="least CLIP similarity of image and caption; give 0.26 for 2B-multi and 1B-nolang",
+    ),
+    # as LAION cut its own subsets for image generation, laion-aesthetic and laion-art
+    Option(name="max_pwatermark", default=0.8, help="greatest probability of a watermark"),
+    Option(name="max_punsafe", default=0.5, help="greatest probability of unsafe content"),
+    # only what is tagged goes: the joined variants have no tags, but punsafe instead
+    Option(
+        name="max_nsfw", default=1, help="0: UNLIKELY only; 1: also UNSURE and untagged; 2: all"
+    ),
+    # LAION left files below 5 kB out; how few pixels are too few depends on the tiers
+    Option(name="min_size", default=0, help="least side in pixels, as downloaded and as stored"),
+)
 
 INFO = SourceInfo(
     name="laion",
@@ -31,14 +51,17 @@ INFO = SourceInfo(
     layout="""\
 PATH/
   00000.tar            {key}.jpg (or .png, .webp), {key}.txt, {key}.json
-  00000.parquet        a row per URL: key, status, error_message, caption, LICENSE
+  00000.parquet        a row per URL: key, status, error_message, caption, sizes; LICENSE, NSFW,
+                       similarity, pwatermark, punsafe where they were saved
   00000_stats.json     not read
 """,
     obtain="""\
-Download the images with img2dataset --output_format webdataset from LAION's metadata parquet;
-PATH is its --output_folder.""",
+Download the images with img2dataset --output_format webdataset from LAION's metadata parquet, with
+--save_additional_columns '["NSFW","similarity","LICENSE"]' (in joined releases also "pwatermark"
+and "punsafe") for the options to go by; PATH is its --output_folder.""",
     native_fps=None,
     target_fps=None,
+    options=_OPTIONS,
     fit="crop",
     examples="400M",
     weight=0.05,
@@ -46,10 +69,13 @@ PATH is its --output_folder.""",
 
 MAX_MEMBER = 64 << 20
 _IMAGE_BYTES = 32 << 10  # a guess for the plan, of a 256-pixel JPEG with its texts
-_MAX_ROWS = 1_000_000
-_REQUIRED = ("key", "status")
-_OPTIONAL = ("error_message", "caption", "LICENSE")
-_KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_MAX_MEMBERS = 4_000_000
+_LIMITS = {
+    "similarity": "min_similarity",
+    "pwatermark": "max_pwatermark",
+    "punsafe": "max_punsafe",
+}
+_NSFW = {"UNLIKELY": 0, "UNSURE": 1, "UNTAGGED": 1, "NSFW": 2}
 _MEMBER = re.compile(r"(?:\./)?([A-Za-z0-9_-]{1,64})\.([a-z0-9]{1,16})")
 _IMAGES = ("jpg", "jpeg", "png", "webp")
 
@@ -89,22 +115,24 @@ def episodes(unit: Unit) -> Iterator[Episode | DataError]:
     """One episode of one frame per image, by key, whatever the order in the tar.
 
     The caption is the action, so an image without one is dead-lettered. Rows that were never
-    downloaded are declared losses: recorded, not counted.
+    downloaded, and those that an option rejects, are declared losses: recorded, not counted.
 
     Raises:
         DataError: if the tar or the parquet is missing, or the parquet cannot be read.
     """
-    rows, problems = _rows(unit.uri.removesuffix(".tar") + ".parquet")
-    yield from problems
+    rows = Rows(unit.uri.removesuffix(".tar") + ".parquet")
+    yield from rows.index()
     if not files.exists(unit.uri):
         raise DataError(f"{files.name_of(unit.uri)} is missing beside its parquet")
     # one copy of a remote tar costs less than a request for each of its members
     with files.local_copy(unit.uri) as path, open(path, "rb") as tar:
-        members, problems = _members(tar, files.name_of(unit.uri))
-        yield from problems
-        for key in sorted(rows.keys() | members.keys()):
+        members: dict[str, dict[str, _Member]] = {}
+        yield from _index(tar, files.name_of(unit.uri), members)
+        for key in sorted(rows.numbers.keys() | members.keys()):
             try:
-                yield _episode(unit.id, key, rows.get(key), members.get(key, {}), tar)
+                if key not in rows.numbers:
+                    raise DataError("in the tar but not in the parquet", stage="annotate")
+                yield _episode(unit, key, rows[key], members.get(key, {}), tar)
             except DataError as e:
                 e.key = key
                 yield e
@@ -129,27 +157,27 @@ class _Member:
         return data
 
 
-def _episode(
-    stem: str, key: str, row: dict[str, Any] | None, members: dict[str, _Member], tar: BinaryIO
-) -> Episode:
-    if row is None:
-        raise DataError("in the tar but not in the parquet", stage="annotate")
-    if row["status"] != "success":
-        reason = f"{row['status']}: {row.get('error_message')}"
-        raise DataError(labels.clean_text(reason), stage="download", counts=False)
+def _episode(unit: Unit, key: str, row: Row, members: dict[str, _Member], tar: BinaryIO) -> Episode:
+    status = row.text("status")
+    if not status:
+        raise DataError("the row has no status", stage="annotate")
+    if status != "success":
+        reason = f"{status}: {row.text('error_message')}"[:500]
+        raise DataError(reason, stage="download", counts=False)
+    _filter(unit, row)
     if "image" not in members:
         raise DataError("a success in the parquet, but no image in the tar")
     image = members["image"]
-    text = _text(row.get("caption"))
+    text = row.text("caption")
     if not text and "txt" in members:
-        text = labels.clean_text(members["txt"].read(tar).decode(errors="replace"))
+        text = plain_text(members["txt"].read(tar), members["txt"].name)
     if not text:
         raise DataError("no caption, so no action", stage="annotate", where=image.name)
-    license = _text(row.get("LICENSE"))
-    decode = functools.partial(images.decode_image, image.read(tar))
+    license = row.text("license")
+    decode = functools.partial(_decode, image.read(tar), unit.option(INFO, "min_size"))
     return Episode(
         # img2dataset begins its keys with the shard's number; others could meet in two shards
-        id=key if key.startswith(stem) else f"{stem}-{key}",
+        id=key if key.startswith(unit.id) else f"{unit.id}-{key}",
         frames=[Frame(time=0.0, image=decode, text=text)],
         source_range=image.name,
         license="" if license == "?" else license,
@@ -157,52 +185,39 @@ def _episode(
     )
 
 
-def _text(value: Any) -> str:
-    return labels.clean_text(value) if isinstance(value, str) else ""
+def _decode(data: bytes, min_size: float) -> np.ndarray:
+    image = images.decode_image(data)
+    # the row may say nothing of the size, or another than the image has
+    _reject("smallest side", [min(image.shape[:2])], "min_size", min_size)
+    return image
+
+
+def _filter(unit: Unit, row: Row) -> None:
+    """Raises DataError, a declared loss, if an option rejects the row.
+
+    What the row does not say, or not as a number, rejects nothing; an NSFW tag that LAION does not
+    have counts as none.
+    """
+    for column, option in _LIMITS.items():
+        _reject(column, row.numbers(column), option, unit.option(INFO, option))
+    tag = row.text("nsfw").upper()
+    tag = tag if tag in _NSFW else "UNTAGGED"
+    _reject(f"NSFW is {tag}; its level", [_NSFW[tag]], "max_nsfw", unit.option(INFO, "max_nsfw"))
+    sides = [side for side in row.numbers(*SIDES) if side > 0]
+    _reject("smallest side", sides, "min_size", unit.option(INFO, "min_size"))
+
+
+def _reject(what: str, values: list[float], option: str, limit: float) -> None:
+    """Raises DataError if a value is beyond the option's limit, and not just by rounding."""
+    side, sign = ("below", -1) if option.startswith("min_") else ("above", 1)
+    for value in values:
+        if sign * (value - limit) > 1e-6:
+            reason = f"{what} is {value:g}, {side} {option} = {limit:g}"
+            raise DataError(reason, stage="filter", counts=False)
 
 
 def _list(path: str, suffix: str) -> list[tuple[str, int]]:
-    return files.glob(files.join(path, f"*.{suffix}"))
-
-
-def _rows(uri: str) -> tuple[dict[str, dict[str, Any]], list[DataError]]:
-    """The parquet's rows by key, and what is wrong with single ones."""
-    rows: dict[str, dict[str, Any]] = {}
-    problems = []
-    for number, row in enumerate(_table(uri).to_pylist()):
-        key, where = row["key"], f"row {number}"
-        if not isinstance(key, str) or not _KEY.fullmatch(key):
-            name = labels.clean_text(str(key))[:64]
-            problems.append(
-                DataError(f"{name!r} is no key", stage="annotate", key=name, uri=uri, where=where)
-            )
-        elif key in rows:
-            problems.append(
-                DataError("a second row", stage="annotate", key=key, uri=uri, where=where)
-            )
-        else:
-            rows[key] = row
-    return rows, problems
-
-
-def _table(uri: str) -> pa.Table:
-    name = files.name_of(uri)
-    try:
-        data = files.read(uri)  # on its own: the disk's errors are not the file's
-    except FileNotFoundError as e:
-        raise DataError(f"{name} is missing: the shard is not complete", uri=uri) from e
-    try:
-        parquet = pq.ParquetFile(pa.BufferReader(data))
-        names = parquet.schema_arrow.names
-        lacking = [column for column in _REQUIRED if column not in names]
-        if lacking:
-            raise DataError(f"{name} lacks the columns {', '.join(lacking)}", uri=uri)
-        if parquet.metadata.num_rows > _MAX_ROWS:
-            raise DataError(f"{name} has more than {_MAX_ROWS} rows", uri=uri)
-        columns = [column for column in _REQUIRED + _OPTIONAL if column in names]
-        return parquet.read(columns, use_threads=False)
-    except (pa.ArrowException, ValueError, OSError) as e:
-        raise DataError(f"{name} is not a whole parquet file ({e})", uri=uri) from e
+    return files.glob(path, f"*.{suffix}")
 
 
 class _Bounded:
@@ -218,23 +233,25 @@ class _Bounded:
         return self._file.read(size)
 
 
-def _members(tar: BinaryIO, name: str) -> tuple[dict[str, dict[str, _Member]], list[DataError]]:
-    """Key -> "image" or suffix -> where, from the headers alone; and what is wrong with others."""
-    members: dict[str, dict[str, _Member]] = {}
-    problems = []
+def _index(tar: BinaryIO, name: str, members: dict[str, dict[str, _Member]]) -> Iterator[DataError]:
+    """Fills key -> "image" or suffix -> where, by the headers alone; what is wrong with others."""
+    count = 0
     try:
         with tarfile.open(fileobj=_Bounded(tar), mode="r:") as archive:  # type: ignore[arg-type]
-            for info in archive:
+            while (info := archive.next()) is not None:
+                archive.members = []  # it would keep every header
+                count += 1
+                if count > _MAX_MEMBERS:
+                    raise tarfile.ReadError(f"more than {_MAX_MEMBERS} members")
                 try:
                     _add(members, info)
                 except DataError as e:
                     e.key = e.where = labels.clean_text(info.name)[:200]
-                    problems.append(e)
+                    yield e
     except (tarfile.TarError, ValueError, OverflowError, RecursionError) as e:
         # what stood before the damage is used; the rows whose members are lost are reported each
-        reason = labels.clean_text(str(e))
-        problems.append(DataError(f"the tar is damaged: {reason}", key=name))
-    return members, problems
+        reason = labels.clean_text(str(e))[:500]
+        yield DataError(f"the tar is damaged: {reason}", key=name)
 
 
 def _add(members: dict[str, dict[str, _Member]], info: tarfile.TarInfo) -> None:
@@ -257,19 +274,21 @@ def fake(root: Path, seed: int, traps: bool = True) -> Path:
     """One shard of eight captioned squares, its tar out of key order.
 
     With traps, one row was never downloaded, one .jpg is a WebP and one a PNG, one JPEG is cut
-    short, one turned by EXIF, and NSFW and similarity are odd or missing.
+    short, one turned by EXIF, NSFW and similarity are odd or missing, and a ninth row is tagged.
     """
     path = root / INFO.name
     path.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     rows, data = [], {}
-    for i in range(8):
+    for i in range(9 if traps else 8):
         key = f"00000{i}"
         name, pixels = _fake_image(rng)
         trap = i if traps else -1
         row = {
-            "NSFW": {4: None, 5: "WHATEVER"}.get(trap, "UNLIKELY"),
+            "NSFW": {4: None, 5: "WHATEVER", 8: "NSFW"}.get(trap, "UNLIKELY"),
             "similarity": None if trap == 4 else 0.3,
+            "pwatermark": 0.1,
+            "punsafe": 0.01,
             "LICENSE": "CC BY 2.0" if i == 6 else "?",
             "caption": f"a {name} square",
             "url": f"https://example.org/{key}.jpg",

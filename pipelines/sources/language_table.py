@@ -114,14 +114,7 @@ def _remedy(path: str) -> str:
 
 def episodes(unit: Unit) -> Iterator[Episode | DataError]:
     """One episode per record of the unit."""
-    for raw in _rlds.read(unit):
-        if isinstance(raw, DataError):
-            yield raw
-            continue
-        try:
-            yield _episode(raw)
-        except DataError as e:
-            yield DataError(e.reason, stage=e.stage, key=raw.id, where=raw.source_range)
+    yield from _rlds.episodes(unit, lambda raw: [_episode(raw)])
 
 
 def _episode(raw: _rlds.RawEpisode) -> Episode:

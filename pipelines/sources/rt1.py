@@ -83,15 +83,11 @@ def units(path: str, target_bytes: int = UNIT_BYTES) -> Iterator[Unit]:
 
 def episodes(unit: Unit) -> Iterator[Episode | DataError]:
     """Every trajectory of the unit, without its padding."""
-    for raw in _rlds.read(unit):
-        if isinstance(raw, DataError):
-            yield raw
-            continue
-        try:
-            steps = Steps(raw)
-            yield steps.episode(_CONTROLS, led_here(steps.actions()), _instructions(steps))
-        except DataError as e:
-            yield DataError(e.reason, stage=e.stage, key=raw.id, where=raw.source_range)
+    yield from _rlds.episodes(unit, lambda raw: [_episode(Steps(raw))])
+
+
+def _episode(steps: Steps) -> Episode:
+    return steps.episode(_CONTROLS, led_here(steps.actions()), _instructions(steps))
 
 
 def _instructions(steps: Steps) -> list[str]:

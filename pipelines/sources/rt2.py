@@ -84,16 +84,7 @@ def units(path: str, target_bytes: int = UNIT_BYTES) -> Iterator[Unit]:
 
 def episodes(unit: Unit) -> Iterator[Episode | DataError]:
     """Every trajectory of the unit whose actions RT-2 can speak of, without its padding."""
-    for raw in _rlds.read(unit):
-        if isinstance(raw, DataError):
-            yield raw
-            continue
-        try:
-            yield _episode(rt1.Steps(raw))
-        except DataError as e:
-            yield DataError(
-                e.reason, stage=e.stage, key=raw.id, where=raw.source_range, counts=e.counts
-            )
+    yield from _rlds.episodes(unit, lambda raw: [_episode(rt1.Steps(raw))])
 
 
 def _episode(steps: rt1.Steps) -> Episode:

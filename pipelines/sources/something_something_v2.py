@@ -115,7 +115,7 @@ def _videos(path: str) -> dict[str, tuple[str, int]]:
     """File name -> (path below `path`, bytes), from the folders' listings alone."""
     found: dict[str, tuple[str, int]] = {}
     for folder in _FOLDERS:
-        for uri, size in files.glob(files.join(path, *filter(None, [folder]), "*")):
+        for uri, size in files.glob(path, *filter(None, [folder]), "*"):
             name = files.name_of(uri)
             if name.endswith(_SUFFIXES):
                 found.setdefault(name, (f"{folder}/{name}" if folder else name, size))
@@ -129,7 +129,8 @@ def _videos(path: str) -> dict[str, tuple[str, int]]:
 
 def _load(uri: str) -> list[Any]:
     try:
-        entries = json.loads(files.read(uri))
+        # bytes that are not UTF-8 cost the label that they stand in, not all of them
+        entries = json.loads(files.read(uri).decode("utf-8-sig", "surrogateescape"))
     except (ValueError, RecursionError) as e:
         raise UsageError(f"{uri}: not JSON ({e}); download it again") from e
     if not isinstance(entries, list):
@@ -145,10 +146,12 @@ def _clip(
 ) -> tuple[dict[str, str], int]:
     """What the unit keeps of a label, either id, text and file or what is wrong; and its bytes."""
     entry = entry if isinstance(entry, dict) else {}
-    key = labels.clean_text(str(entry.get("id", "")))[:64]
+    name = entry.get("id")
+    name = str(name) if isinstance(name, str | int) else f"<{type(name).__name__}>"
+    key = labels.clean_text(name)[:64]
     try:
         # an id becomes a file name: no separators, no dots
-        if not isinstance(entry.get("id"), str | int) or not _ID.fullmatch(str(entry["id"])):
+        if not _ID.fullmatch(name):
             raise DataError(f"{key!r} is no id of a video", stage="annotate")
         if key in seen:
             raise DataError(f"the id {key} was listed before", stage="annotate")
@@ -158,6 +161,8 @@ def _clip(
         if not file:
             raise DataError(f"no video: there is neither {' nor '.join(names)}", stage="read")
         text = labels.ssv2_text(*(entry.get(x) for x in ("label", "template", "placeholders")))
+        if "\ufffd" in text:
+            raise DataError("the label holds what is not UTF-8", stage="annotate")
     except DataError as e:
         return {"id": key, "problem": e.reason, "stage": e.stage}, 0
     return {"id": key, "text": text, "file": file}, size

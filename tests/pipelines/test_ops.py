@@ -1,4 +1,4 @@
-"""Laws of composing, resampling, chunking and writing controls as text."""
+"""Laws of resampling, chunking, unifying and writing controls as text."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from pipelines.episode import Control, Frame
 from pipelines.ops.action_text import controls_text
 from pipelines.ops.chunk import chunks
-from pipelines.ops.controls import compose, euler, rotation, wrap
 from pipelines.ops.resample import resample
 from pipelines.ops.unify import Step, unify
 from schemas import NUM_SLOTS, SLOTS, DataError, mask_of
@@ -42,44 +41,6 @@ def random_controls(rng: np.random.Generator, n: int) -> np.ndarray:
     controls = rng.uniform(-0.4, 0.4, (n, NUM_SLOTS))
     controls[0, [i for i, s in enumerate(SLOTS) if s.compose != "last"]] = 0
     return controls
-
-
-def total_motion(controls: np.ndarray) -> dict[str, np.ndarray]:
-    """The motion of a whole episode by matrices, written apart from `compose`."""
-    ee, camera, base = np.eye(3), np.eye(4), np.eye(3)
-    for row in controls:
-        value = {slot.name: row[i] for i, slot in enumerate(SLOTS)}
-        ee = rotation(np.array([value[f"ee_d{a}"] for a in ("roll", "pitch", "yaw")])) @ ee
-        step = np.eye(4)
-        step[:3, :3] = rotation(np.array([value[f"camera_d{a}"] for a in ("roll", "pitch", "yaw")]))
-        step[:3, 3] = [value[f"camera_d{a}"] for a in "xyz"]
-        camera = camera @ step
-        c, s = np.cos(value["base_dyaw"]), np.sin(value["base_dyaw"])
-        base = base @ np.array([[c, -s, value["base_dx"]], [s, c, value["base_dy"]], [0, 0, 1]])
-    sums = [i for i, slot in enumerate(SLOTS) if slot.compose == "sum"]
-    lasts = [i for i, slot in enumerate(SLOTS) if slot.compose == "last"]
-    return {
-        "ee": ee,
-        "camera": camera,
-        "base": base,
-        "sum": controls[:, sums].sum(0),
-        "last": controls[-1, lasts],
-    }
-
-
-@settings(deadline=None)
-@given(st.integers(0, 10_000), st.integers(2, 40), st.floats(0.7, 30))
-def test_resampled_controls_compose_to_the_total_motion(seed, n, fps):
-    rng = np.random.default_rng(seed)
-    times = np.cumsum(rng.uniform(0.01, 0.3, n))
-    controls = random_controls(rng, n)
-    kept = list(resample(steps_of(times, controls), fps))
-    last = round(kept[-1].time + times[0], 9)
-    upto = int(np.flatnonzero(np.isclose(times, last))[0]) + 1
-    got = total_motion(np.stack([step.control for step in kept]))
-    want = total_motion(controls[:upto])
-    for name in want:
-        np.testing.assert_allclose(got[name], want[name], atol=1e-9, err_msg=name)
 
 
 def test_nothing_dropped_means_nothing_changed():
@@ -117,23 +78,6 @@ def test_chunks_keep_every_frame_once_in_order(texts):
     assert [f.time for run, _ in cut for f in run] == [f.time for f in frames]
     assert all(1 <= len(run) <= 16 and len({f.text for f in run}) == 1 for run, _ in cut)
     assert [last for _, last in cut] == [False] * (len(cut) - 1) + [True] * bool(cut)
-
-
-@given(st.floats(-3.1, 3.1), st.floats(-1.5, 1.5), st.floats(-3.1, 3.1))
-def test_euler_inverts_rotation(roll, pitch, yaw):
-    angles = np.array([roll, pitch, yaw])
-    np.testing.assert_allclose(euler(rotation(angles)), angles, atol=1e-6)
-
-
-def test_wrap():
-    np.testing.assert_allclose(
-        wrap(np.array([6.28, -6.28, 0.5])), [6.28 - 2 * np.pi, 2 * np.pi - 6.28, 0.5]
-    )
-
-
-def test_one_row_composes_to_itself():
-    row = random_controls(np.random.default_rng(1), 3)[2:]
-    assert (compose(row) == row[0]).all()
 
 
 @settings(deadline=None)

@@ -277,3 +277,66 @@ def test_what_the_user_gets_wrong_is_said(tmp_path, clip):
         with pytest.raises(UsageError, match=match) as e:
             list(ssv2.units(str(tmp_path)))
         assert str(tmp_path / "train.json") in str(e.value)
+
+
+def vp9_bomb(data: bytes) -> bytes:
+    """A WebM whose first frame announces 65,536 x 65,536 pixels, the most that VP9 can say."""
+    at = data.index(b"\x49\x83\x42") + 3  # the key frame's sync code; 4 bits on come the two sizes
+    bits = int.from_bytes(data[at : at + 5], "big") | (2**32 - 1) << 4
+    return data[:at] + bits.to_bytes(5, "big") + data[at + 5 :]
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        vp9_bomb,
+        lambda data: data[:-100],
+        lambda data: data[:40],
+        lambda data: b"",
+        lambda data: b"<html>404</html>",
+        lambda data: b"#EXTM3U\nfile:///etc/passwd\n",
+        lambda data: json.dumps([label("2")]).encode(),
+    ],
+)
+def test_what_is_no_whole_clip_costs_itself_alone(tmp_path, clip, spoil):
+    write(tmp_path, [label("1"), label("2"), label("3")])
+    for key in ("1", "2", "3"):
+        shutil.copy(clip, tmp_path / f"{key}.webm")
+    (tmp_path / "2.webm").write_bytes(spoil(clip.read_bytes()))
+    found = read(tmp_path)
+    with pytest.raises(DataError, match=r"2\.webm"):
+        for frame in episode(found["2"]).frames:
+            frame.image()
+    for key in ("1", "3"):
+        assert [frame.image().shape for frame in episode(found[key]).frames] == [(48, 64, 3)] * 6
+
+
+def test_a_label_that_is_not_utf8_costs_itself_alone(tmp_path, clip):
+    entries = [label("1", label="café"), label("2", label="caf?"), label("3", label="a \ud800")]
+    for key in ("1", "2", "3"):
+        shutil.copy(clip, tmp_path / f"{key}.webm")
+    text = json.dumps(entries[:2], ensure_ascii=False)[:-1] + ", " + json.dumps(entries[2:])[1:]
+    data = b"\xef\xbb\xbf" + text.encode().replace(b"?", b"\xe9")  # with a byte order mark
+    (tmp_path / "train.json").write_bytes(data)
+    found = read(tmp_path)
+    assert next(iter(episode(found["1"]).frames)).text == "café"
+    for key in ("2", "3"):
+        assert "not UTF-8" in error(found[key]).reason and error(found[key]).counts
+
+
+@pytest.mark.parametrize("odd", [None, 1.5, True, [], {}, "x" * 100_000, "[" * 500])
+def test_values_of_any_type_cost_their_label_alone(tmp_path, clip, odd):
+    nested = odd
+    if odd == "[" * 500:
+        nested = json.loads(odd + "]" * 500)
+    fields = ("id", "label", "template", "placeholders")
+    entries = [label("1"), *[label(f"2{x}", **{x: nested}) for x in fields], nested, label("3")]
+    write(tmp_path, entries)
+    for key in ("1", "2label", "2template", "2placeholders", "3"):
+        shutil.copy(clip, tmp_path / f"{key}.webm")
+    (unit,) = ssv2.units(str(tmp_path))
+    items = list(ssv2.episodes(unit))
+    assert len(items) == len(entries)
+    good = [item.id for item in items if isinstance(item, Episode)]
+    assert good[0] == "1" and good[-1] == "3"
+    assert all(item.key for item in items if isinstance(item, DataError))
