@@ -84,6 +84,8 @@ def size(path: str) -> int:
 def open_read(path: str) -> Iterator[BinaryIO]:
     """The file for reading bytes, seekable, never decompressed on its name's account."""
     if is_local(path):
+        if os.path.isdir(path):
+            raise FileNotFoundError(f"{path} is a folder")
         with open(path, "rb") as f:
             yield f
     else:

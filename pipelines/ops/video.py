@@ -82,15 +82,14 @@ def frames(source: Source, start: float = 0.0, end: float | None = None) -> Iter
     """
     with _opened(source) as (container, stream, file):
         previous = -math.inf
-        # one for all frames: each holds megabytes of tables
-        converter = VideoReformatter()
+        converter = _Converter(source)
         for time, frame in _from(source, container, stream, start):
             if end is not None and time >= end:
                 break
             if time <= previous:
                 raise _error(source, f"time runs backwards, from {previous:.6f} to {time:.6f} s")
             previous = time
-            yield VideoFrame(time=time, image=functools.partial(_rgb, source, converter, frame))
+            yield VideoFrame(time=time, image=functools.partial(converter.rgb, frame))
         else:
             _check_whole(source, container, file, previous)
         if previous == -math.inf:
@@ -278,16 +277,37 @@ def _seconds(pts: int | None, time_base: Fraction | None) -> str:
     return "an unknown time" if pts is None or not time_base else f"{float(pts * time_base):.6f} s"
 
 
-def _rgb(source: Source, converter: VideoReformatter, frame: av.VideoFrame) -> np.ndarray:
-    try:
-        rgb = converter.reformat(frame, format="rgb24", interpolation=_CONVERSION, threads=1)
-        pixels = rgb.to_ndarray()
-    except (FFmpegError, ValueError) as e:
-        raise _error(source, f"frame at {frame.time:.6f} s has no RGB form ({e})") from e
-    matrix = frame.side_data.get("DISPLAYMATRIX")
-    if matrix is not None:
-        pixels = _upright(pixels, np.frombuffer(bytes(matrix), np.int32)[[0, 1, 3, 4]])
-    return np.ascontiguousarray(pixels)
+class _Converter:
+    """Turns the frames of one stream into upright RGB. One serves all, as each holds megabytes of
+    tables."""
+
+    def __init__(self, source: Source):
+        self._source = source
+        self._reformatter = VideoReformatter()
+        self._matrices: dict[int, np.ndarray | None] = {}
+
+    def rgb(self, frame: av.VideoFrame) -> np.ndarray:
+        """uint8 `[H, W, 3]`. Raises DataError."""
+        try:
+            converted = self._reformatter.reformat(
+                frame, format="rgb24", interpolation=_CONVERSION, threads=1
+            )
+            pixels = converted.to_ndarray()
+        except (FFmpegError, ValueError) as e:
+            reason = f"frame at {frame.time:.6f} s has no RGB form ({e})"
+            raise _error(self._source, reason) from e
+        matrix = self._matrix(frame)
+        return np.ascontiguousarray(pixels if matrix is None else _upright(pixels, matrix))
+
+    def _matrix(self, frame: av.VideoFrame) -> np.ndarray | None:
+        """The display matrix, from the first frame of its rotation. Asking a frame for its side
+        data ties it into a reference cycle, and hundreds of frames would wait for the collector."""
+        rotation = frame.rotation
+        if rotation not in self._matrices:
+            found = frame.side_data.get("DISPLAYMATRIX")
+            numbers = None if found is None else np.frombuffer(bytes(found), np.int32)
+            self._matrices[rotation] = None if numbers is None else numbers[[0, 1, 3, 4]].copy()
+        return self._matrices[rotation]
 
 
 def _upright(pixels: np.ndarray, matrix: np.ndarray) -> np.ndarray:

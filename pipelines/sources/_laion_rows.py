@@ -23,7 +23,7 @@ _COLUMNS |= {"similarity", "pwatermark", "punsafe"}
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _MAX_ROWS = 1_000_000
 _MAX_TEXT = 10_000  # bytes
-_MAX_BYTES = 512 << 20  # of the columns read, decompressed, repeated texts counted once
+_MAX_BYTES = 1 << 30  # decompressed, repeated texts counted once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,10 +149,10 @@ def _columns(file: BinaryIO, name: str) -> pa.Table:
     rows = max(parquet.metadata.num_rows, sum(group.num_rows for group in groups))
     if rows > _MAX_ROWS:
         raise DataError(f"{name} has {rows} rows, more than {_MAX_ROWS}")
-    chunks = [group.column(i) for group in groups for i in range(group.num_columns)]
-    size = sum(x.total_uncompressed_size for x in chunks if x.path_in_schema in wanted)
+    # of all columns: a single one cannot be asked, as its metadata, if damaged, ends the process
+    size = sum(group.total_byte_size for group in groups)
     if size > _MAX_BYTES:
-        raise DataError(f"{name} has {size} bytes in its columns, more than {_MAX_BYTES}")
+        raise DataError(f"{name} unpacks to {size} bytes, more than {_MAX_BYTES}")
     table = pq.ParquetFile(file, read_dictionary=texts).read(wanted, use_threads=False)
     columns = [_as_bytes(x) if _is_text(x.type) else x for x in table.columns]
     return pa.Table.from_arrays(columns, table.column_names)

@@ -80,12 +80,28 @@ def episodes_of(out: Path) -> Episodes:
     return {name: tuple(rows) for name, rows in found.items()}
 
 
-class Corpus:
-    """The clean fake of a source, its table, and which episodes need which file."""
+def corpora() -> list[str]:
+    """Every fake of every source: "bridge", and for its other releases "bridge.fake_raw" …"""
+    found = []
+    for name in sources.names():
+        fakes = sorted(x for x in vars(sources.get(name)) if x.startswith("fake_"))
+        found += [name, *(f"{name}.{fake}" for fake in fakes)]
+    return found
 
-    def __init__(self, name: str, root: Path):
-        self.name, self.root = name, root / name
-        self.path = sources.get(name).fake(self.root / "raw", 0, traps=False)
+
+class Corpus:
+    """A clean fake, its table, and which episodes need which file.
+
+    Args:
+        corpus: as `corpora` names it.
+    """
+
+    def __init__(self, corpus: str, root: Path):
+        name, _, fake = corpus.partition(".")
+        self.name, self.root = name, root / corpus
+        (self.root / "raw").mkdir(parents=True)
+        make = getattr(sources.get(name), fake or "fake")
+        self.path = make(self.root / "raw", 0, traps=False)
         self.files = [p for p in sorted((self.root / "raw").rglob("*")) if p.is_file()]
         assert make_table(name, self.path, self.root / "table") == "table", name
         self.clean = episodes_of(self.root / "table")
@@ -206,11 +222,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--source", action="append", help="only these")
+    parser.add_argument(
+        "--source", action="append", help="only these, as `bridge` or `bridge.fake_raw`"
+    )
     parser.add_argument("--run", type=int, help="only this run of --source")
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     flags = parser.parse_args()
-    names = flags.source or sources.names()
+    names = flags.source or corpora()
     shares = {name: list(range(i, flags.runs, len(names))) for i, name in enumerate(names)}
     if flags.run is not None:
         shares = {names[0]: [flags.run]}

@@ -1,13 +1,23 @@
-"""The fake of each source, scaled up."""
+"""The fake of each source, scaled up: a 2-hour video, or 2 GB of TFRecord or tar."""
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from pipelines import sources
-from tests.memory.scale import big_tfrecord, long_video
+from pipelines.ops.images import encode_jpeg
+from tests.memory.scale import BYTES, SECONDS, big_tfrecord, long_video
+
+_UID = "5f82c2d9-cfeb-4fa3-a1d7-d982f8bd1045"
 
 
 def rlds(name: str) -> Callable[[Path], Path]:
@@ -30,15 +40,121 @@ def rlds(name: str) -> Callable[[Path], Path]:
 
 def something_something_v2(root: Path) -> Path:
     """One clip that lasts two hours: one episode."""
-    path = root / "ssv2"
-    path.mkdir(parents=True)
     label = {"id": "1", "label": "moving a block", "template": "", "placeholders": []}
-    (path / "train.json").write_text(json.dumps([label]))
-    long_video(path / "1.mp4")
-    return path
+    (root / "train.json").write_text(json.dumps([label]))
+    long_video(root / "1.mp4")
+    return root
+
+
+def ego4d(root: Path) -> Path:
+    """Two hours, narrated every 2.5 seconds, and one goal-step over all of them."""
+    folder = root / "v2/annotations"
+    folder.mkdir(parents=True)
+    (root / "v2/full_scale").mkdir()
+    said = [
+        {"timestamp_sec": t / 10, "timestamp_frame": 3 * t, "narration_text": f"#C C lifts {t}"}
+        for t in range(10, 10 * SECONDS - 50, 25)
+    ]
+    narrated = {"narration_pass_1": {"narrations": said, "summaries": []}, "status": "complete"}
+    (folder / "narration.json").write_text(json.dumps({_UID: narrated}))
+    step = {"start_time": 0.0, "end_time": SECONDS - 5, "step_description": "cook dinner"}
+    steps = {"videos": [{"video_uid": _UID, "segments": [step]}]}
+    (folder / "goalstep_train.json").write_text(json.dumps(steps))
+    video = {"video_uid": _UID, "duration_sec": float(SECONDS), "redacted_intervals": []}
+    video |= {"video_components": [], "split_em": None, "split_av": None, "split_fho": "train"}
+    (root / "ego4d.json").write_text(json.dumps({"version": "v2", "videos": [video]}))
+    long_video(root / "v2/full_scale" / f"{_UID}.mp4")
+    return root
+
+
+def epic_kitchens(root: Path) -> Path:
+    """One action that lasts two hours: one episode."""
+    fake = sources.get("epic_kitchens").fake(root, 0, traps=False)
+    header = (fake / "EPIC_100_train.csv").read_text().splitlines()[0]
+    row = "P01_01_0,P01,P01_01,00:00:00.000,00:00:00.00,01:59:59.00,1,431940"
+    row += ",cook dinner,cook,1,dinner,1,['dinner'],[1]"
+    (fake / "EPIC_100_train.csv").write_text(f"{header}\n{row}\n")
+    (fake / "EPIC_100_validation.csv").write_text(f"{header}\n")
+    info = f"video_id,duration,fps,resolution\nP01_01,{SECONDS},30,640x480\n"
+    (fake / "EPIC_100_video_info.csv").write_text(info)
+    long_video(fake / "P01/videos/P01_01.MP4")
+    return fake
+
+
+def habitat(root: Path) -> Path:
+    """One demonstration of two hours at five actions a second, as a video."""
+    scene, actions = "aB3dE5fG7hJ", 5 * SECONDS - 1
+    replay = [{"action": "MOVE_FORWARD" if i % 7 else "TURN_LEFT"} for i in range(actions + 1)]
+    replay[0]["action"] = "STOP"
+    episode = {
+        "episode_id": "0",
+        "scene_id": f"hm3d/train/00001-{scene}/{scene}.basis.glb",
+        "start_position": [0.0, 0.0, 0.0],
+        "start_rotation": [0.0, 0.0, 0.0, 1.0],
+        "object_category": "chair",
+        "reference_replay": replay,
+    }
+    (root / "train/content").mkdir(parents=True)
+    content = gzip.compress(json.dumps({"episodes": [episode]}).encode())
+    (root / f"train/content/{scene}.json.gz").write_bytes(content)
+    (root / f"train/frames/{scene}").mkdir(parents=True)
+    long_video(root / f"train/frames/{scene}/0.mp4", fps=5)
+    return root
+
+
+def lerobot(root: Path) -> Path:
+    """One episode of two hours at 30 frames a second, seen by one camera."""
+    fake = sources.get("lerobot").fake(root, 0, traps=False)
+    front, n = "observation.images.front", 30 * SECONDS
+    info = json.loads((fake / "meta/info.json").read_text())
+    del info["features"]["observation.images.wrist"]
+    info["features"][front]["shape"] = [480, 640, 3]
+    info |= {"fps": 30, "total_episodes": 1, "total_frames": n, "splits": {"train": "0:1"}}
+    (fake / "meta/info.json").write_text(json.dumps(info))
+    (path,) = (fake / "meta/episodes").rglob("*.parquet")
+    row = {"episode_index": 0, "tasks": ["lift"], "length": n, "dataset_from_index": 0}
+    row |= {"dataset_to_index": n, "data/chunk_index": 0, "data/file_index": 0}
+    row |= {f"videos/{front}/chunk_index": 0, f"videos/{front}/file_index": 0}
+    row |= {f"videos/{front}/from_timestamp": 0.0, f"videos/{front}/to_timestamp": float(SECONDS)}
+    pq.write_table(pa.Table.from_pylist([row]), path)
+    index = np.arange(n)
+    motors = pa.FixedSizeListArray.from_arrays(
+        np.tile(np.float32(index[:, None] % 90), 6).ravel(), 6
+    )
+    zeros = np.zeros(n, np.int64)
+    columns = {"action": motors, "observation.state": motors, "timestamp": np.float32(index / 30)}
+    columns |= {"frame_index": index, "episode_index": zeros, "index": index, "task_index": zeros}
+    pq.write_table(pa.table(columns), fake / "data/chunk-000/file-000.parquet")
+    (fake / "data/chunk-000/file-001.parquet").unlink()
+    for video in (fake / "videos").rglob("*.mp4"):
+        video.unlink()
+    long_video(fake / f"videos/{front}/chunk-000/file-000.mp4")
+    return fake
+
+
+def laion(root: Path) -> Path:
+    """One tar of 2 GB."""
+    noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
+    image, rows, written = encode_jpeg(noise), [], 0
+    with tarfile.open(root / "00000.tar", "w") as tar:
+        while written < BYTES:
+            key = f"{len(rows):09d}"
+            rows.append({"key": key, "status": "success", "caption": f"noise number {key}"})
+            for suffix, data in (("jpg", image), ("txt", b"noise")):
+                info = tarfile.TarInfo(f"{key}.{suffix}")
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+                written += len(data)
+    pq.write_table(pa.Table.from_pylist(rows), root / "00000.parquet")
+    return root
 
 
 CORPORA: dict[str, Callable[[Path], Path]] = {
-    "bridge": rlds("bridge"),
+    **{name: rlds(name) for name in ("bridge", "language_table", "rt1", "rt2")},
+    "ego4d": ego4d,
+    "epic_kitchens": epic_kitchens,
+    "habitat": habitat,
+    "laion": laion,
+    "lerobot": lerobot,
     "something_something_v2": something_something_v2,
 }

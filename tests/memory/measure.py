@@ -49,6 +49,7 @@ class Sampler(threading.Thread):
 
 def measure(name: str, root: Path) -> dict[str, float]:
     """Prepares the scaled fake of a source; sizes in MB, seconds, frames."""
+    (root / "raw").mkdir()
     path = CORPORA[name](root / "raw")
     raw = sum(p.stat().st_size for p in (root / "raw").rglob("*") if p.is_file())
     command = [sys.executable, "-m", "infra.cli", "prepare", "--source", f"{name}={path}"]

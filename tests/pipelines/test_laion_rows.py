@@ -151,6 +151,10 @@ def test_required_columns_must_hold_texts(tmp_path):
     ]:
         with pytest.raises(DataError, match=rf"lacks the text columns {lacking}$"):
             read(write(tmp_path, columns))
+    twice = pa.Table.from_arrays([pa.array(["x"])] * 3, names=["key", "status", "key"])
+    pq.write_table(twice, tmp_path / "00000.parquet")
+    with pytest.raises(DataError, match="columns of one name"):
+        read(tmp_path)
 
 
 def raw_strings(*values: bytes) -> pa.Array:
@@ -199,7 +203,7 @@ def test_memory_stays_small_whatever_the_parquet_repeats(tmp_path):
 
 def test_a_table_that_unpacks_to_too_much_is_refused_unread(tmp_path, monkeypatch):
     write(tmp_path, {"caption": ["x" * 1000, "y"]})
-    for name, limit, match in [("_MAX_BYTES", 500, "bytes in its"), ("_MAX_ROWS", 1, "2 rows")]:
+    for name, limit, match in [("_MAX_BYTES", 500, "unpacks to"), ("_MAX_ROWS", 1, "2 rows")]:
         with monkeypatch.context() as patch:
             patch.setattr(_laion_rows, name, limit)
             with pytest.raises(DataError, match=match) as e:
