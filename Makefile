@@ -4,13 +4,15 @@ PYTHON ?= python3
 VENV := .venv
 DEMO ?= demo
 
-.PHONY: help setup demo test lint types check fuzz lock clean
+.PHONY: help setup demo test lint types check pages fuzz memory lock clean
 
 help:
 	@echo "make demo    the main job on a small corpus of its own, end to end (10 minutes at most)"
 	@echo "make test    all tests"
 	@echo "make check   lint, types and tests, as CI runs them"
 	@echo "make fuzz    2,000 damaged corpora through the pipeline (RUNS=n for another number)"
+	@echo "make memory  peak memory of preparing each source at scale (about 20 minutes)"
+	@echo "make pages   pipelines/sources/README.md, from the sources themselves"
 	@echo "make lock    resolve requirements.lock anew from pyproject.toml"
 
 setup: $(VENV)/.complete
@@ -39,9 +41,16 @@ types: setup
 
 check: lint types test
 
+# What is made from the code and kept in the tree.
+pages: setup
+	$(VENV)/bin/unisim sources --markdown > pipelines/sources/README.md
+
 RUNS ?= 2000
 fuzz: setup
 	$(VENV)/bin/python -m tests.fuzz.harness --runs $(RUNS)
+
+memory: setup
+	$(VENV)/bin/python -m tests.memory.measure
 
 # uv resolves for every supported Python at once; index addresses stay out of the file.
 lock:

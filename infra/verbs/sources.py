@@ -70,6 +70,13 @@ def _rate(info) -> str:
     return f"{info.native_fps:g}→{info.target_fps or info.native_fps:g}"
 
 
+def _rate_explained(info) -> str:
+    if _rate(info) == "still":
+        return "still images"
+    change = "" if info.every_frame else f"; --fps {info.name}=RATE changes it"
+    return f"{_rate(info)} frames/s (recorded → in the table{change})"
+
+
 def _bodies(info) -> str:
     bodies = list(dict.fromkeys(slot.split("_")[0] for slot in info.slots))
     return ", ".join(bodies) or "-"
@@ -84,7 +91,7 @@ def explain(info) -> str:
     return f"""{info.name}: {info.title}, {info.homepage}
   licence  {info.license}
   reads    {info.reads}
-  rate     {_rate(info)} frames/s (recorded → in the table; --fps {info.name}=RATE changes it)
+  rate     {_rate_explained(info)}
   paper    {_paper(info)} (examples × mixture weight)
   frames   {info.fit} to the tier's shape
   expects

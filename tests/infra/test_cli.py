@@ -31,6 +31,16 @@ def test_sources_lists_and_explains():
         assert sources.get(name).INFO.layout.splitlines()[0] in unisim("sources", name).stdout
 
 
+def test_the_page_of_sources_says_what_the_command_says():
+    """A source that is new may be absent from the page; what is on it must be right."""
+    page = (ROOT / "pipelines/sources/README.md").read_text()
+    sections = page.split("\n## ")[1:]
+    assert sections
+    for section in sections:
+        name = section.split("\n", 1)[0]
+        assert unisim("sources", name).stdout.strip() in section, "run `make pages`"
+
+
 @pytest.mark.parametrize(
     ("args", "expected"),
     [

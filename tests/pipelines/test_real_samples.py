@@ -98,3 +98,39 @@ def kept_frames(data: bytes, fps: float) -> tuple[np.ndarray, list[np.ndarray]]:
             time = frame.time - start
             kept.setdefault(int(time * fps + 1e-3), (time, frame.to_ndarray(format="rgb24")))
     return np.array([time for time, _ in kept.values()]), [image for _, image in kept.values()]
+
+
+def test_the_real_goal_steps_beside_a_real_video_through_prepare_and_audit(tmp_path):
+    """The owners publish no times for the test split's steps: each is a declared loss, and what
+    else is said of the same video is kept."""
+    root, out = tmp_path / "ego4d", tmp_path / "out"
+    (root / "annotations").mkdir(parents=True)
+    (root / "full_scale").mkdir()
+    steps = json.loads(sample("ego4d/goalstep_test.json").read_text())
+    uid = steps["videos"][0]["video_uid"]
+    shutil.copy(sample("ego4d/goalstep_test.json"), root / "annotations/goalstep_test.json")
+    shutil.copy(sample("video/bikes.mp4"), root / "full_scale" / f"{uid}.mp4")
+    said = [{"timestamp_sec": 2.0, "timestamp_frame": 60, "narration_text": "#C C rides a bike"}]
+    narrated = {"narration_pass_1": {"narrations": said, "summaries": []}, "status": "complete"}
+    (root / "annotations/narration.json").write_text(json.dumps({uid: narrated}))
+    about = [
+        {"video_uid": video["video_uid"], "duration_sec": None, "redacted_intervals": []}
+        for video in steps["videos"]
+    ]
+    (root / "ego4d.json").write_text(json.dumps({"version": "v2", "videos": about}))
+    unisim("prepare", "--source", f"ego4d={root}", "--out", out)
+    assert "0 violations" in unisim("audit", out).stdout
+    chunks = read_table(out, Tier(24, 40, "raw"))
+    assert {c.text for c in chunks} == {"the camera wearer rides a bike"}
+    assert {c.split for c in chunks} == {"test"}
+    times, images = kept_frames(sample("video/bikes.mp4").read_bytes(), 5.0)
+    spoken_of = int((times < 4.0).sum())  # two seconds to either side
+    np.testing.assert_allclose(
+        np.concatenate([c.times for c in chunks]), times[:spoken_of], atol=1e-5
+    )
+    got = np.concatenate([c.pixels() for c in chunks]).astype(int)
+    shrunk = [cv2.resize(x, (40, 24), interpolation=cv2.INTER_AREA) for x in images[:spoken_of]]
+    assert np.abs(got - np.stack(shrunk)).mean() < 1.5
+    lost = pq.read_table(out / "dead_letters.parquet").to_pylist()
+    wanted = sum(len(video["step_segments"]) for video in steps["videos"])
+    assert len(lost) == wanted and {row["episodes"] for row in lost} == {0}
