@@ -38,6 +38,8 @@ class _Name(enum.Enum):
     DTYPE = enum.auto()
     RECONSTRUCT = enum.auto()
     SCALAR = enum.auto()
+    BYTES = enum.auto()
+    ENCODE = enum.auto()
 
 
 _NAMES = {
@@ -47,6 +49,8 @@ _NAMES = {
     "numpy._core.multiarray _reconstruct": _Name.RECONSTRUCT,
     "numpy.core.multiarray scalar": _Name.SCALAR,
     "numpy._core.multiarray scalar": _Name.SCALAR,
+    "__builtin__ bytes": _Name.BYTES,  # protocol 2 writes bytes as calls, b"" as bytes()
+    "_codecs encode": _Name.ENCODE,
 }
 _VALUES = frozenset(
     "BININT BININT1 BININT2 LONG1 LONG4 BINFLOAT BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES"
@@ -209,6 +213,10 @@ class _Machine:
             self.stack.append(_Unbuilt(_dtype(first)))
         elif function is _Name.SCALAR and len(others) == 1:
             self.stack.append(_array((), first, others[0])[()])
+        elif function is _Name.BYTES and arguments == ():
+            self.stack.append(b"")
+        elif function is _Name.ENCODE and type(first) is str and others == ["latin1"]:
+            self.stack.append(_latin1(first))
         else:
             raise DataError("a pickle that calls something, which plain data does not need")
 
@@ -231,6 +239,13 @@ class _Machine:
 
 def _damaged(reason: str) -> DataError:
     return DataError(f"a damaged pickle: {reason}")
+
+
+def _latin1(text: str) -> bytes:
+    try:
+        return text.encode("latin1")
+    except UnicodeEncodeError as e:
+        raise _damaged("bytes above 255") from e
 
 
 def _dtype(code: Any) -> np.dtype:

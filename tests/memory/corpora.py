@@ -47,7 +47,7 @@ def something_something_v2(root: Path) -> Path:
 
 
 def ego4d(root: Path) -> Path:
-    """Two hours, narrated every 2.5 seconds, and one goal-step over all of them."""
+    """Two hours, narrated every 2.5 seconds, and two goal-steps over all of them."""
     folder = root / "v2/annotations"
     folder.mkdir(parents=True)
     (root / "v2/full_scale").mkdir()
@@ -57,8 +57,9 @@ def ego4d(root: Path) -> Path:
     ]
     narrated = {"narration_pass_1": {"narrations": said, "summaries": []}, "status": "complete"}
     (folder / "narration.json").write_text(json.dumps({_UID: narrated}))
-    step = {"start_time": 0.0, "end_time": SECONDS - 5, "step_description": "cook dinner"}
-    steps = {"videos": [{"video_uid": _UID, "segments": [step]}]}
+    spans = ((0, SECONDS // 2), (SECONDS // 2, SECONDS - 5))
+    segments = [{"start_time": a, "end_time": b, "step_description": "cook"} for a, b in spans]
+    steps = {"videos": [{"video_uid": _UID, "segments": segments}]}
     (folder / "goalstep_train.json").write_text(json.dumps(steps))
     video = {"video_uid": _UID, "duration_sec": float(SECONDS), "redacted_intervals": []}
     video |= {"video_components": [], "split_em": None, "split_av": None, "split_fho": "train"}
