@@ -10,7 +10,9 @@ import av
 import numpy as np
 
 from pipelines.ops import tfrecord
+from pipelines.ops.images import decode_image, encode_jpeg, is_black, resize
 from schemas import DataError
+from schemas.example import Example, encode
 
 SECONDS = 7200
 BYTES = 2_000_000_000
@@ -56,10 +58,11 @@ def long_video(path: Path, *, seconds: float = SECONDS, fps: int = 30, size=(480
 
 
 def big_tfrecord(path: Path, *, size: int = BYTES) -> int:
-    """Repeats the records of a TFRecord file until it is that large; their number."""
+    """Gives the images of an RLDS file the size of real ones and repeats its records until it is
+    that large; their number."""
     with path.open("rb") as stream:
         items = list(tfrecord.records(stream))
-    bodies = [item.data for item in items if not isinstance(item, DataError)]
+    bodies = [_enlarged(item.data) for item in items if not isinstance(item, DataError)]
     count, written = 0, 0
     with path.open("wb") as stream:
         while written < size:
@@ -67,3 +70,20 @@ def big_tfrecord(path: Path, *, size: int = BYTES) -> int:
             count += len(bodies)
             written = stream.tell()
     return count
+
+
+def _enlarged(record: bytes) -> bytes:
+    values = {}
+    for name, value in Example(record).items():
+        is_image = isinstance(value, list) and value[0][:2] == b"\xff\xd8"
+        values[name] = [_noisy(image) for image in value] if is_image else value
+    return encode(values)
+
+
+def _noisy(image: bytes) -> bytes:
+    pixels = decode_image(image)
+    if is_black(pixels):
+        return image
+    large = resize(pixels, 256, 320, "stretch")
+    noise = np.random.default_rng(len(image)).integers(0, 60, large.shape, np.uint8)
+    return encode_jpeg(large // 2 + noise)
