@@ -253,7 +253,7 @@ def test_numpys_own_names_call_nothing_else():
         len,
         pickle.PickleBuffer,
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 def test_other_objects_are_refused(value, protocol):
