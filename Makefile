@@ -46,8 +46,9 @@ pages: setup
 	$(VENV)/bin/unisim sources --markdown > pipelines/sources/README.md
 
 RUNS ?= 2000
+SOURCE ?=
 fuzz: setup
-	$(VENV)/bin/python -m tests.fuzz.harness --runs $(RUNS)
+	$(VENV)/bin/python -m tests.fuzz.harness --runs $(RUNS) $(if $(SOURCE),--source $(SOURCE))
 
 memory: setup
 	$(VENV)/bin/python -m tests.memory.measure

@@ -5,11 +5,12 @@ A source is a module in `pipelines/sources`, found by its file name, with four n
 - `INFO`: a `SourceInfo`, what it reads and where the paper uses it;
 - `units(path, target_bytes)`: the pieces that workers read on their own, cheap to list;
 - `episodes(unit)`: the episodes of one piece, decoded lazily;
-- `fake(root, seed)`: writes a tiny corpus in the native format, with its known traps.
+- `fake(root, seed, traps=True)`: writes a tiny corpus in the native format, with its known traps.
 
-Bad data raises `DataError`. Raised while a frame is decoded it costs that episode; *yielded* by
-`episodes` it costs what it names and the unit goes on; raised by `episodes` it costs the rest of
-the unit. Anything else that is raised is a bug and stops the job.
+Bad data raises `DataError` (schemas/errors.py has its arguments). Raised while a frame is decoded
+it costs that episode; *yielded* by `episodes` it is one loss, named by its key, and the unit goes
+on; raised by `episodes` it costs the rest of the unit. Anything else that is raised is a bug and
+stops the job.
 """
 
 from __future__ import annotations
@@ -93,11 +94,13 @@ class SourceInfo:
     Attributes:
         name: the module's name, and the dataset's in every record.
         title, homepage, license: for people, and for the passport.
-        version: "x.y.z" of the release, where the files themselves do not say.
+        version: "x.y.z" of the release, where the files themselves do not say; "1.0.0" where the
+            owners count none.
         reads: one line, the formats accepted.
         layout: the expected directory, several lines; shown by `unisim sources NAME` and by errors.
         obtain: where the data comes from and what to do when it is not found; one or more lines.
-        native_fps, target_fps: the recording's rate and the table's; None keeps every frame.
+        native_fps: the recording's rate; None if it varies or there is none.
+        target_fps: the table's rate; None keeps every frame.
         controls: its own action values and their slots; several tables where releases differ.
         options: what users may set.
         every_frame: whether a text is the action of one single frame, so that none may be dropped.
@@ -134,9 +137,11 @@ class Unit:
 
     Attributes:
         id: unique within the source and stable: no absolute paths, so that a moved corpus keeps it.
-        uri: the file that is read. The plan keeps it relative to the `--source` path.
+        uri: the file that is read, or the folder of several. `units` gets an absolute path and
+            gives absolute URIs; the plan keeps them relative to the `--source` path.
         split: "train", "val" or "test"; None if it is drawn per episode from a hash of the id.
-        cost: bytes that will be read; shards are packed to near-equal cost.
+        cost: bytes that will be read; shards are packed to near-equal cost. An estimate will do
+            where listing every file would take long.
         episodes, frames: what it will yield; estimates, for the plan's price.
         version: the release that the bytes are of.
         params: JSON values private to the source: a byte range, a time span, a list of labels.
@@ -171,7 +176,8 @@ class Frame:
         control: float `[n]`, the source's own values in the order of the episode's `controls`: the
             motion from the frame before to this one (zeros at the first); absolute values are
             those commanded on the way here. None where the episode has no controls.
-        text: the action that led here; empty makes the controls speak.
+        text: the action that led here, which is put on one line for you; empty makes the controls
+            speak, so a source without controls dead-letters what has no text.
     """
 
     time: float
@@ -185,7 +191,8 @@ class Episode:
     """One episode as seen by one camera.
 
     Attributes:
-        id: unique within the dataset.
+        id: unique within the dataset, without "@". A second one in a shard is dead-lettered; across
+            shards only the source can see it, while it plans.
         frames: in order of time; read once, never all at a time.
         controls: what the values in its frames' `control` are, one slot at most once.
         view: the camera's name where an episode has several, else "". Views share the split.

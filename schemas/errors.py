@@ -9,7 +9,8 @@ class DataError(Exception):
     Args:
         reason: what was wrong, in one line: what was found and what was wanted.
         stage: where it was noticed: "read", "decode", "annotate", "validate" …
-        key: what is lost: an episode id, a row key; empty means the rest of the unit.
+        key: what is lost: an episode id, a row key; a raised error without one is about the rest of
+            the unit.
         uri: the file that holds the raw bytes; empty means the unit's own.
         where: the place in that file, as in the record's `source_range`.
         counts: False for a loss that the source itself declares (a row that was never downloaded);

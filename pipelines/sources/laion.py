@@ -270,7 +270,7 @@ def _add(members: dict[str, dict[str, _Member]], info: tarfile.TarInfo) -> None:
     parts[kind] = _Member(name=info.name, offset=info.offset_data, size=info.size)
 
 
-def fake(root: Path, seed: int, traps: bool = True) -> Path:
+def fake(root: Path, seed: int, *, traps: bool = True) -> Path:
     """One shard of eight captioned squares, its tar out of key order.
 
     With traps, one row was never downloaded, one .jpg is a WebP and one a PNG, one JPEG is cut

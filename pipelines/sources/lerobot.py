@@ -211,7 +211,7 @@ class _Take(NamedTuple):
     images: dict[str, np.ndarray]
 
 
-def fake(root: Path, seed: int, traps: bool = True) -> Path:
+def fake(root: Path, seed: int, *, traps: bool = True) -> Path:
     """A v3.0 of five episodes, two cameras and two files of each kind, cut at other episodes.
 
     A task changes half way and one is empty. With traps there is a NaN in an action, a time span
@@ -265,7 +265,7 @@ def _fake_files(path: Path, takes: list[_Take], rows: list[dict[str, Any]]) -> N
                 video.write_video(f"{target}.mp4", images, _FPS, "libx264")
 
 
-def fake_v21(root: Path, seed: int, traps: bool = True) -> Path:
+def fake_v21(root: Path, seed: int, *, traps: bool = True) -> Path:
     """A v2.1 of four episodes: one camera is a video, the other images in the parquet file.
 
     With traps a line of the metadata is cut, a video is missing, and an image is cut.

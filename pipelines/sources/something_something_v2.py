@@ -191,7 +191,7 @@ _MOTIONS = {
 }
 
 
-def fake(root: Path, seed: int, traps: bool = True) -> Path:
+def fake(root: Path, seed: int, *, traps: bool = True) -> Path:
     """A corpus of squares that move as their labels say, six train and two validation clips.
 
     With traps, one clip is WebM under the name .mp4, one is cut short, one is missing, and some

@@ -9,6 +9,7 @@ from pipelines import sources
 from tests.command import ROOT, unisim
 from tests.conftest import BRIDGE
 from tests.samples import sample
+from trainer.configs.config import PAPER_WEIGHTS
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -29,6 +30,12 @@ def test_sources_lists_and_explains():
     for name in sources.names():
         assert name in listing
         assert sources.get(name).INFO.layout.splitlines()[0] in unisim("sources", name).stdout
+
+
+def test_training_uses_the_weights_that_sources_states():
+    for name in sources.names():
+        weight = sources.get(name).INFO.weight
+        assert weight in (None, PAPER_WEIGHTS.get(name))
 
 
 def test_the_page_of_sources_says_what_the_command_says():

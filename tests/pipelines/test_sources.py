@@ -1,11 +1,12 @@
-"""The contract of every source: its fake through plan, prepare and audit, twice."""
+"""The contract of every source: its fake through plan, prepare, audit and decoding, twice."""
 
 import pytest
 
 from pipelines import sources
 from pipelines.episode import Source, Unit
-from schemas import DataError, mask_of
+from schemas import DataError, Tier, mask_of
 from tests.command import files_of, unisim
+from tests.pipelines.test_bridge import read_table
 
 
 @pytest.mark.parametrize("name", sources.names())
@@ -39,7 +40,7 @@ def test_without_traps_nothing_is_lost(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", sources.names())
-def test_plan_prepare_audit_twice(name, tmp_path, fakes):
+def test_plan_prepare_audit_decode_twice(name, tmp_path, fakes):
     tables = []
     for i in range(2):
         out = tmp_path / str(i)
@@ -49,3 +50,11 @@ def test_plan_prepare_audit_twice(name, tmp_path, fakes):
         assert "0 violations" in unisim("audit", out).stdout
         tables.append(files_of(out))
     assert tables[0] == tables[1]
+    chunks = read_table(tmp_path / "0", Tier(24, 40, "raw"))
+    assert chunks
+    declared = mask_of(sources.get(name).INFO.slots)
+    for chunk in chunks:
+        assert chunk.pixels().shape == (chunk.num_frames, 24, 40, 3)
+        assert chunk.dataset == name and chunk.text.strip() == chunk.text != ""
+        assert not (chunk.control_mask & ~declared).any()
+    assert any(chunk.pixels().std() > 1 for chunk in chunks)
