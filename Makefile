@@ -30,7 +30,7 @@ demo: setup
 	$(VENV)/bin/unisim demo --out $(DEMO)
 
 test: setup
-	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile
+	$(VENV)/bin/python -m pytest --numprocesses 2 --dist worksteal
 
 lint: setup
 	$(VENV)/bin/ruff check .

@@ -3,10 +3,15 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from pipelines import sources
 from tests.command import unisim
 from tests.samples import sample
+
+# the same examples in every run; `make fuzz` and `--hypothesis-profile default` look further
+settings.register_profile("repeatable", derandomize=True)
+settings.load_profile("repeatable")
 
 BRIDGE = "bridge/bridge_dataset/1.0.0"
 
