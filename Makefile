@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 DEMO ?= demo
 
-.PHONY: help setup demo test lint types check pages fuzz memory lock clean
+.PHONY: help setup demo test lint types check pages fuzz memory lerobot lock clean
 
 help:
 	@echo "make demo    the main job on a small corpus of its own, end to end (10 minutes at most)"
@@ -12,6 +12,7 @@ help:
 	@echo "make check   lint, types and tests, as CI runs them"
 	@echo "make fuzz    2,000 damaged corpora through the pipeline (RUNS=n for another number)"
 	@echo "make memory  peak memory of preparing each source at scale (about 20 minutes)"
+	@echo "make lerobot a dataset written by the lerobot library, in an environment of its own, read back"
 	@echo "make pages   pipelines/sources/README.md, from the sources themselves"
 	@echo "make lock    resolve requirements.lock anew from pyproject.toml"
 
@@ -53,6 +54,15 @@ fuzz: setup
 memory: setup
 	$(VENV)/bin/python -m tests.memory.measure
 
+# A dataset written by the lerobot library itself, in an environment of its own (8 GB). 0.4.4 writes
+# v3.0; LEROBOT=0.3.3 writes v2.1.
+LEROBOT ?= 0.4.4
+lerobot: setup
+	$(PYTHON) -m venv $(VENV)-lerobot
+	$(VENV)-lerobot/bin/python -m pip install --quiet --disable-pip-version-check lerobot==$(LEROBOT)
+	UNISIM_LEROBOT_PYTHON=$(VENV)-lerobot/bin/python $(VENV)/bin/python -m pytest \
+	  tests/pipelines/test_lerobot_library.py
+
 # uv resolves for every supported Python at once; index addresses stay out of the file.
 lock:
 	$(PYTHON) -m venv $(VENV)-lock
@@ -63,4 +73,4 @@ lock:
 	rm -rf $(VENV)-lock
 
 clean:
-	rm -rf $(VENV) $(DEMO)
+	rm -rf $(VENV) $(VENV)-lerobot $(DEMO)

@@ -1,12 +1,8 @@
 """Datasets that the `lerobot` library wrote, against what the library itself reads back.
 
-Needs a Python that has the library, in an environment of its own, for it brings PyTorch:
-
-    python -m venv ENV; ENV/bin/pip install lerobot
-    UNISIM_LEROBOT_PYTHON=ENV/bin/python \\
-        python -m pytest -n0 tests/pipelines/test_lerobot_library.py
-
-lerobot 0.4 writes format v3.0, 0.3.3 writes v2.1. Without the variable the tests are skipped.
+`make lerobot` runs it: the library needs an environment of its own, for it brings PyTorch, and the
+variable UNISIM_LEROBOT_PYTHON names that Python. Without it the tests are skipped. lerobot 0.4 writes
+format v3.0, 0.3.3 writes v2.1.
 """
 
 import os
