@@ -1,8 +1,8 @@
 """Datasets that the `lerobot` library wrote, against what the library itself reads back.
 
 `make lerobot` runs it: the library needs an environment of its own, for it brings PyTorch, and the
-variable UNISIM_LEROBOT_PYTHON names that Python. Without it the tests are skipped. lerobot 0.4 writes
-format v3.0, 0.3.3 writes v2.1.
+variable UNISIM_LEROBOT_PYTHON names that Python. Without it the tests are skipped. lerobot 0.4
+writes format v3.0, 0.3.3 writes v2.1.
 """
 
 import os
