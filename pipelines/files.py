@@ -13,7 +13,7 @@ from typing import BinaryIO
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
-from schemas import UsageError
+from schemas import DataError, UsageError
 
 _TEMPORARY = ".tmp-"
 
@@ -82,15 +82,32 @@ def size(path: str) -> int:
 
 @contextlib.contextmanager
 def open_read(path: str) -> Iterator[BinaryIO]:
-    """The file for reading bytes, seekable, never decompressed on its name's account."""
+    """The file for reading bytes, seekable, never decompressed on its name's account.
+
+    Raises:
+        FileNotFoundError: if there is none; a folder, or what stands below a file, is none either.
+    """
     if is_local(path):
-        if os.path.isdir(path):
-            raise FileNotFoundError(f"{path} is a folder")
-        with open(path, "rb") as f:
+        try:
+            f = open(path, "rb")  # noqa: SIM115
+        except (IsADirectoryError, NotADirectoryError) as e:
+            raise FileNotFoundError(f"{path} is no file") from e
+        with f:
             yield f
     else:
         with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as f:
             yield f
+
+
+@contextlib.contextmanager
+def open_planned(path: str) -> Iterator[BinaryIO]:
+    """As `open_read`, for a raw file that the plan found. Raises DataError if it has gone since."""
+    with contextlib.ExitStack() as stack:
+        try:
+            stream = stack.enter_context(open_read(path))
+        except FileNotFoundError as e:
+            raise DataError(f"{name_of(path)} has gone since the plan", uri=path) from e
+        yield stream
 
 
 def read(path: str) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Annotated
 
 import tyro
@@ -51,13 +52,18 @@ def _list(infos) -> str:
         lines.append(
             (info.name, _rate(info), _bodies(info), _paper(info), info.reads, _short(info))
         )
-    widths = [max(len(line[i]) for line in lines) for i in range(5)]
-    rows = ["  ".join(x.ljust(w) for x, w in zip(x, [*widths, 0], strict=True)) for x in lines]
     notes = (
         "rate: recorded → in the table, frames/s. paper: examples × mixture weight.",
         "`unisim sources NAME` explains one: directory, download, controls.",
     )
-    return "\n".join([*(row.rstrip() for row in rows), "", *notes])
+    return "\n".join([_aligned(lines), "", *notes])
+
+
+def _aligned(rows: Sequence[tuple[str, ...]]) -> str:
+    """Columns as wide as their widest."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    padded = (zip(row, widths, strict=True) for row in rows)
+    return "\n".join("  ".join(x.ljust(n) for x, n in row).rstrip() for row in padded)
 
 
 def _short(info) -> str:
@@ -119,11 +125,7 @@ def _controls(info) -> str:
     if not info.controls:
         return "none: the text is the action"
     rows = [("value", "unit", "slot", "kind", "mapping")]
-    rows += [_control(control) for control in info.controls]
-    widths = [max(len(row[i]) for row in rows) for i in range(5)]
-    return "\n".join(
-        "  ".join(x.ljust(w) for x, w in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+    return _aligned([*rows, *(_control(control) for control in info.controls)])
 
 
 def _control(control) -> tuple[str, str, str, str, str]:

@@ -92,9 +92,7 @@ def fake(root: Path, seed: int, *, traps: bool = True, episodes: int = 4) -> Pat
     _rlds_write.write(folder, "bridge", described, {"train": [train], "test": [test]})
     if traps:
         path = folder / "bridge-train.tfrecord-00000-of-00001"
-        data = bytearray(path.read_bytes())
-        data[len(data) // 2] ^= 0xFF
-        path.write_bytes(bytes(data))
+        _rlds_write.spoil(path, path.stat().st_size // 2)
     return folder
 
 

@@ -39,7 +39,7 @@ def read(uri: str, limit: int) -> bytes:
     try:
         with files.open_read(uri) as file:
             data = file.read(limit + 1)
-    except (FileNotFoundError, IsADirectoryError) as e:
+    except FileNotFoundError as e:
         raise DataError(f"there is no file {name}", uri=uri) from e
     if len(data) > limit:
         raise DataError(f"{name} has more than {limit} bytes", uri=uri)

@@ -162,7 +162,7 @@ def _read(uri: str) -> bytes:
     try:
         with files.open_read(uri) as stream:
             data = stream.read(MAX_JSON + 1)
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as e:
+    except FileNotFoundError as e:
         raise DataError(f"no {files.name_of(uri)} here", uri=uri) from e
     if len(data) > MAX_JSON:
         raise DataError(f"{files.name_of(uri)} has more than {MAX_JSON} bytes", uri=uri)
@@ -243,7 +243,7 @@ def _license(root: str) -> str:
     try:
         with files.open_read(files.join(root, "README.md")) as stream:
             head = stream.read(1 << 16).decode(errors="replace")
-    except (FileNotFoundError, IsADirectoryError):
+    except FileNotFoundError:
         return ""
     parts = head.replace("\r\n", "\n").split("---\n", 2)
     match = _LICENSE.search(parts[1]) if len(parts) == 3 and not parts[0].strip("\ufeff") else None

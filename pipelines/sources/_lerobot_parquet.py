@@ -82,7 +82,7 @@ def _read(uri: str, reader) -> Iterator[Any]:
     try:
         with files.open_read(uri) as stream:
             yield from reader(pq.ParquetFile(stream, buffer_size=_BUFFER))
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as e:
+    except FileNotFoundError as e:
         raise DataError(f"{name} is missing", uri=uri) from e
     except (pa.ArrowException, ValueError, OSError, OverflowError) as e:
         reason = labels.clean_text(str(e))[:200]

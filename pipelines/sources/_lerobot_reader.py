@@ -167,7 +167,7 @@ class Reader:
                             uri=uri,
                         )
                     yield shot.image
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as e:
+        except FileNotFoundError as e:
             raise DataError(f"{files.name_of(uri)} is missing", uri=uri) from e
 
     def _stored(self, uri: str, camera: str, start: int, end: int) -> Iterator[Image]:

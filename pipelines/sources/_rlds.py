@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 from pipelines import files
 from pipelines.episode import Episode, Unit
@@ -63,7 +62,7 @@ def _json_object(source: str, path: str, name: str) -> dict[str, Any]:
     uri = files.join(path, name)
     try:
         value = json.loads(files.read(uri))
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as e:
+    except FileNotFoundError as e:
         raise UsageError(
             f"{path}: no {name} here; wanted the version folder of an RLDS dataset;"
             f" `unisim sources {source}` shows it"
@@ -195,7 +194,7 @@ def read(unit: Unit) -> Iterator[RawEpisode | DataError]:
     """
     prefix = unit.id.rsplit("-", 1)[0]
     number = unit.params["first"]
-    with _opened(unit.uri) as stream:
+    with files.open_planned(unit.uri) as stream:
         for item in tfrecord.records(stream, unit.params["start"], unit.params["end"]):
             key = f"{prefix}-{number:06d}"
             number += 1
@@ -213,13 +212,3 @@ def read(unit: Unit) -> Iterator[RawEpisode | DataError]:
     listed = unit.params.get("records", 0)
     if number < listed:
         raise DataError(f"the file holds {number} of the {listed} episodes that it should")
-
-
-@contextlib.contextmanager
-def _opened(uri: str) -> Iterator[BinaryIO]:
-    with contextlib.ExitStack() as stack:
-        try:
-            stream = stack.enter_context(files.open_read(uri))
-        except FileNotFoundError as e:
-            raise DataError(f"{files.name_of(uri)} has gone since the plan") from e
-        yield stream

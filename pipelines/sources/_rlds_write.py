@@ -57,3 +57,10 @@ def write(
     }
     (folder / "dataset_info.json").write_text(dump_json(info))
     (folder / "features.json").write_text(dump_json(described))
+
+
+def spoil(path: Path, position: int) -> None:
+    """Inverts one byte of a file, which then does not match its checksum."""
+    data = bytearray(path.read_bytes())
+    data[position] ^= 0xFF
+    path.write_bytes(data)

@@ -144,9 +144,7 @@ def fake(root: Path, seed: int, *, traps: bool = True, episodes: int = 4) -> Pat
     write_rlds(folder, "bridge_dataset", {"train": [items[:-1], items[-1:]]})
     if traps:
         path = folder / "bridge_dataset-train.tfrecord-00000-of-00002"
-        data = bytearray(path.read_bytes())
-        data[len(data) // 2] ^= 0xFF
-        path.write_bytes(bytes(data))
+        _rlds_write.spoil(path, path.stat().st_size // 2)
     return folder
 
 

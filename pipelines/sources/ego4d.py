@@ -230,15 +230,12 @@ def _frames(path: str, run: list[_Piece]) -> Iterator[Frame]:
     """The frames of pieces that touch. Annotations and frames share a clock, which a stream may
     join late: nothing is added to either."""
     at, last = 0, -math.inf
-    try:
-        with files.open_read(path) as file:
-            for frame in video.frames(file, run[0].start, run[-1].end):
-                while frame.time >= run[at].end and at + 1 < len(run):
-                    at += 1
-                last = frame.time
-                yield Frame(time=last, image=frame.image, text=run[at].text)
-    except FileNotFoundError as e:
-        raise DataError(f"{files.name_of(path)} has gone since the plan", uri=path) from e
+    with files.open_planned(path) as file:
+        for frame in video.frames(file, run[0].start, run[-1].end):
+            while frame.time >= run[at].end and at + 1 < len(run):
+                at += 1
+            last = frame.time
+            yield Frame(time=last, image=frame.image, text=run[at].text)
     if last < run[-1].reach - LATE:
         reason = f"{run[-1].reach:.3f} s is past the end of the video: its last frame is {last:.3f}"
         raise DataError(f"{files.name_of(path)}: {reason} s", stage="annotate", uri=path)

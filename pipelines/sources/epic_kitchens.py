@@ -122,12 +122,9 @@ def episodes(unit: Unit) -> Iterator[Episode | DataError]:
 
 def _clip(uri: str, action: dict[str, Any]) -> Iterator[Frame]:
     """The frames of a video's seconds [start, stop), or until its end if that comes first."""
-    try:
-        with files.open_read(uri) as file:
-            for frame in video.frames(file, action["start"], action["stop"]):
-                yield Frame(time=frame.time, image=frame.image, text=action["text"])
-    except (FileNotFoundError, IsADirectoryError) as e:
-        raise DataError(f"{files.name_of(uri)} has gone since the plan", uri=uri) from e
+    with files.open_planned(uri) as file:
+        for frame in video.frames(file, action["start"], action["stop"]):
+            yield Frame(time=frame.time, image=frame.image, text=action["text"])
 
 
 def _images(uri: str, action: dict[str, Any]) -> Iterator[Frame]:

@@ -205,14 +205,12 @@ def _load(uri: str) -> dict[str, Any]:
     """The JSON of a gzip file, of bounded size."""
     blocks, size = [], 0
     try:
-        with files.open_read(uri) as file, gzip.GzipFile(fileobj=file) as stream:
+        with files.open_planned(uri) as file, gzip.GzipFile(fileobj=file) as stream:
             while block := stream.read(1 << 20):
                 size += len(block)
                 if size > MAX_JSON:
                     raise DataError(f"more than {MAX_JSON} bytes when unpacked")
                 blocks.append(block)
-    except FileNotFoundError as e:
-        raise DataError("the file has gone since the plan") from e
     except (gzip.BadGzipFile, EOFError, zlib.error) as e:
         raise DataError(f"not a whole gzip file ({e})") from e
     try:

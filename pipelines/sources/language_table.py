@@ -206,9 +206,7 @@ def fake(root: Path, seed: int, *, traps: bool = True) -> Path:
     write_rlds(folder, "language_table_sim", {"train": [items[:2], items[2:]]})
     if traps:
         path = folder / "language_table_sim-train.tfrecord-00001"
-        data = bytearray(path.read_bytes())
-        data[data.rindex(items[0]) + len(items[0]) // 2] ^= 0xFF
-        path.write_bytes(bytes(data))
+        _rlds_write.spoil(path, path.read_bytes().rindex(items[0]) + len(items[0]) // 2)
     return folder
 
 

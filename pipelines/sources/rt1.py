@@ -190,9 +190,7 @@ def fake(root: Path, seed: int, *, traps: bool = True) -> Path:
     write_rlds(folder, [items[:3], items[3:]], FEATURES)
     if traps:
         path = folder / "fractal20220817_data-train.tfrecord-00000-of-00002"
-        data = bytearray(path.read_bytes())
-        data[tfrecord.OVERHEAD + len(items[0]) // 2] ^= 0xFF  # in the first record
-        path.write_bytes(bytes(data))
+        _rlds_write.spoil(path, tfrecord.OVERHEAD + len(items[0]) // 2)  # in the first record
     return folder
 
 

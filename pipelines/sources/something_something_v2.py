@@ -88,12 +88,9 @@ def episodes(unit: Unit) -> Iterator[Episode | DataError]:
 
 
 def _frames(path: str, text: str) -> Iterator[Frame]:
-    try:
-        with files.open_read(path) as file:
-            for frame in video.frames(file):
-                yield Frame(time=frame.time, image=frame.image, text=text)
-    except FileNotFoundError as e:
-        raise DataError(f"{files.name_of(path)} has gone since the plan", uri=path) from e
+    with files.open_planned(path) as file:
+        for frame in video.frames(file):
+            yield Frame(time=frame.time, image=frame.image, text=text)
 
 
 def _annotations(path: str) -> list[tuple[str, str]]:

@@ -6,15 +6,15 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from array_record.python.array_record_module import ArrayRecordReader
 from PIL import Image
 
 from pipelines.ops import tfrecord
 from pipelines.sources import bridge
-from schemas import SLOTS, Chunk, DataError, Tier, decode
+from schemas import SLOTS, DataError, Tier
 from tests.command import unisim
 from tests.conftest import BRIDGE
 from tests.samples import sample
+from tests.table import read_table
 
 INDEX_NAMES = [slot.name for slot in SLOTS]
 CAMERAS = [f"image_{i}" for i in range(4)]
@@ -46,20 +46,6 @@ def read_raw() -> list[dict]:
             }
         )
     return episodes
-
-
-def read_table(out: Path, tier: Tier) -> list[Chunk]:
-    """All chunks in index order."""
-    chunks = []
-    for row in pq.read_table(out / "index.parquet").to_pylist():
-        folder = out / f"frames-{tier.name}" / row["dataset"] / row["version"]
-        name = f"{row['dataset']}-{row['split']}.array_record"
-        reader = ArrayRecordReader(
-            str(folder / f"{name}-{row['shard']:05d}-of-{row['num_shards']:05d}")
-        )
-        chunks.append(decode(reader.read([row["position"]])[0], tier))
-        reader.close()
-    return chunks
 
 
 def test_every_frame_action_and_instruction_is_that_of_the_raw_file(bridge_table):

@@ -15,7 +15,7 @@ from pipelines.ops.unify import unify
 from pipelines.sources import _bridge, bridge
 from schemas import SLOTS, DataError, Tier, UsageError, example
 from tests.command import files_of, unisim
-from tests.pipelines.test_bridge import read_table
+from tests.table import read_table
 
 SLOT_NAMES = [slot.name for slot in SLOTS]
 TRAIN = "bridge-train.tfrecord-00000-of-00001"

@@ -18,7 +18,7 @@ from pipelines.ops.unify import unify
 from pipelines.sources import bridge
 from schemas import SLOTS, DataError, Tier, UsageError
 from tests.command import files_of, unisim
-from tests.pipelines.test_bridge import read_table
+from tests.table import read_table
 
 SLOT_NAMES = [slot.name for slot in SLOTS]
 EARLY, LATE = (

@@ -22,8 +22,8 @@ from pipelines.ops import video
 from pipelines.sources import habitat
 from schemas import SLOTS, DataError, Tier, UsageError
 from tests.command import unisim
-from tests.pipelines.test_bridge import read_table
 from tests.samples import sample
+from tests.table import read_table
 
 BASE = [[slot.name for slot in SLOTS].index(f"base_{axis}") for axis in ("dx", "dy", "dyaw")]
 TRAJECTORY = "habitat/trajectory/habitat-sim_trajectory_data.json"

@@ -20,8 +20,8 @@ from pipelines.ops import tfrecord
 from pipelines.sources import language_table
 from schemas import SLOTS, Chunk, DataError, Tier, UsageError, example
 from tests.command import unisim
-from tests.pipelines.test_bridge import read_table
 from tests.samples import sample
+from tests.table import read_table
 
 NAME = "language_table_blocktoblock_oracle_sim"
 FOLDER = f"language_table/{NAME}/0.0.1"

@@ -14,7 +14,7 @@ import pytest
 
 from schemas import SLOTS, Tier
 from tests.command import unisim
-from tests.pipelines.test_bridge import read_table
+from tests.table import read_table
 
 LENGTHS = (20, 17, 23)
 VIEWS = ("front", "wrist")

@@ -13,8 +13,8 @@ import pytest
 
 from schemas import Tier
 from tests.command import unisim
-from tests.pipelines.test_bridge import read_table
 from tests.samples import sample
+from tests.table import read_table
 
 VIDEOS = {"101": "bigbuckbunny.mp4", "102": "bikes.mp4"}
 

@@ -13,8 +13,8 @@ from pipelines.ops.unify import unify
 from pipelines.sources import rt1
 from schemas import SLOTS, DataError, Tier, UsageError
 from tests.command import unisim
-from tests.pipelines.test_bridge import read_table
 from tests.samples import sample
+from tests.table import read_table
 
 NAMES = [slot.name for slot in SLOTS]
 FIELDS = {

@@ -20,7 +20,7 @@ from pipelines.ops.unify import unify
 from pipelines.sources import rt1, rt2
 from schemas import SLOTS, DataError, Tier, UsageError
 from tests.command import unisim
-from tests.pipelines.test_bridge import read_table
+from tests.table import read_table
 
 INDEX = [slot.name for slot in SLOTS]
 SEVEN = "ee_dx ee_dy ee_dz ee_droll ee_dpitch ee_dyaw gripper_delta".split()

@@ -8,7 +8,7 @@ from pipelines import sources
 from pipelines.episode import Source, Unit
 from schemas import DataError, Tier, mask_of
 from tests.command import files_of, unisim
-from tests.pipelines.test_bridge import read_table
+from tests.table import read_table
 
 
 @pytest.mark.parametrize("name", sources.names())

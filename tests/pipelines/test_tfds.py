@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from schemas import SLOTS, Tier
-from tests.pipelines.test_bridge import read_table
+from tests.table import read_table
 
 JPEG = Tier(48, 80, "jpeg")
 
