@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import Any
 
@@ -93,6 +93,7 @@ def _info(dataset: Dataset, receipts: list[Receipt]) -> DatasetInfo:
     for receipt in receipts:
         statistics.merge(receipt.statistics)
     slots = sorted({i for receipt in receipts for i in receipt.slots})
+    letters = [letter for receipt in receipts for letter in receipt.dead_letters]
     return DatasetInfo(
         name=dataset.name,
         version=dataset.version,
@@ -104,7 +105,8 @@ def _info(dataset: Dataset, receipts: list[Receipt]) -> DatasetInfo:
         chunks=sum(sum(r.rows.values()) for r in receipts),
         frames=sum(r.frames for r in receipts),
         dead_letters=sum(r.lost for r in receipts),
-        declared_losses=sum(not letter["episodes"] for r in receipts for letter in r.dead_letters),
+        declared_losses=sum(not letter["episodes"] for letter in letters),
+        losses=dict(sorted(Counter(letter["stage"] for letter in letters).items())),
         clipped={SLOTS[i].name: n for i, n in enumerate(statistics.clipped) if n},
         controls=statistics.summary(),
         slots=[SLOTS[i].name for i in slots],

@@ -178,12 +178,19 @@ class Frame:
             those commanded on the way here. None where the episode has no controls.
         text: the action that led here, which is put on one line for you; empty makes the controls
             speak, so a source without controls dead-letters what has no text.
+        overlap: the share of what this frame shows that the frame before it showed too, 0..1; None
+            at the first frame, and where the source does not measure it.
     """
 
     time: float
     image: Callable[[], np.ndarray]
     control: np.ndarray | None = None
     text: str = ""
+    overlap: float | None = None
+
+    def __post_init__(self):
+        if self.overlap is not None and not 0 <= self.overlap <= 1:
+            raise ValueError(f"an overlap of {self.overlap}, wanted 0..1 or None")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

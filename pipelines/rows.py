@@ -64,6 +64,7 @@ def rows(
             text_key=text_key(text),
             controls=limited,
             control_bins=discretise(limited, mask),
+            overlap=np.array([frame.overlap for frame in frames], np.float32),  # None becomes NaN
             is_first=step == 0,
             is_last=is_last,
         )
@@ -89,6 +90,7 @@ def _passport(episode: Episode, unit: Unit, info: SourceInfo, dataset: Dataset) 
         controls=np.zeros((0, controls.NUM_SLOTS), np.float32),
         control_bins=np.zeros((0, controls.NUM_SLOTS), np.int32),
         control_mask=mask_of_controls(episode.controls),
+        overlap=np.zeros(0, np.float32),
         is_first=False,
         is_last=False,
         source_uri=relative_uri(uri, dataset.root) if uri else unit.uri,

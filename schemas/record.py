@@ -22,7 +22,7 @@ from schemas.controls import NUM_SLOTS
 from schemas.errors import DataError
 
 MAX_FRAMES = 16
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 def text_key(text: str) -> bytes:
@@ -86,6 +86,8 @@ class Chunk:
         controls: float32 `[t, S]`, SI units; row i is the motion that led to frame i.
         control_bins: int32 `[t, S]`, 0..4095.
         control_mask: bool `[S]`, the slots that the source has.
+        overlap: float32 `[t]`, the share 0..1 of what a frame shows that the frame before it
+            showed too; NaN where it is unknown.
         is_first, is_last: whether the episode begins, ends with this chunk.
         source_uri, source_range, source_version, license, recipe: the passport: which raw bytes,
             of which release, under which licence, through which transforms.
@@ -103,6 +105,7 @@ class Chunk:
     controls: np.ndarray
     control_bins: np.ndarray
     control_mask: np.ndarray
+    overlap: np.ndarray
     is_first: bool
     is_last: bool
     source_uri: str
@@ -165,6 +168,7 @@ def encode(chunk: Chunk) -> bytes:
         "controls": chunk.controls.astype("<f4").tobytes(),
         "control_bins": chunk.control_bins.astype("<i4").tobytes(),
         "control_mask": chunk.control_mask,
+        "overlap": chunk.overlap.astype("<f4").tobytes(),
         "is_first": chunk.is_first,
         "is_last": chunk.is_last,
     }
@@ -216,6 +220,7 @@ def decode(serialized: bytes, tier: Tier) -> Chunk:
         controls=array("controls", "<f4", (-1, NUM_SLOTS)),
         control_bins=array("control_bins", "<i4", (-1, NUM_SLOTS)),
         control_mask=fields.numbers("control_mask", (NUM_SLOTS,)).astype(bool),
+        overlap=array("overlap", "<f4", (-1,)),
         is_first=bool(number("is_first")),
         is_last=bool(number("is_last")),
     )
@@ -265,6 +270,7 @@ def features(tier: Tier) -> dict:
             "tensor_feature.Tensor",
             tensor={"shape": mask_shape, "dtype": "bool", "encoding": "none"},
         ),
+        "overlap": _tensor("float32", -1),
         "is_first": scalar("bool"),
         "is_last": scalar("bool"),
     }

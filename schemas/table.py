@@ -108,6 +108,7 @@ INDEX_SCHEMA = pa.schema(
         ("is_first", pa.bool_()),
         ("is_last", pa.bool_()),
         ("clipped", pa.int32()),  # control values outside their slot's range or the source's bounds
+        ("overlap", pa.float32()),  # the least of its frames' known ones; null where none is
         ("shard", pa.int32()),
         ("num_shards", pa.int32()),
         ("position", pa.int64()),  # in the split's file of that shard, the same in every tier
@@ -136,10 +137,12 @@ def index_fields(chunk: Chunk) -> dict[str, Any]:
         "source_range",
         "license",
     )
+    known = chunk.overlap[~np.isnan(chunk.overlap)]
     return {name: getattr(chunk, name) for name in same} | {
         "version": chunk.source_version,
         "fps": float(np.float32(chunk.fps)),
         "start": float(chunk.times[0]) if chunk.num_frames else None,
+        "overlap": float(known.min()) if known.size else None,
     }
 
 
@@ -168,6 +171,7 @@ class DatasetInfo:
         shard_rows: split -> rows of each shard.
         episodes, views, chunks, frames: totals; an episode seen by three cameras is three views.
         dead_letters, declared_losses: what was lost, and what the source itself had given up.
+        losses: stage -> rows of dead_letters.parquet, declared ones included.
         clipped: control values outside their slot's range or the source's bounds, by slot name.
         controls: slot name -> {"min", "max", "mean", "std"} over all frames but the first.
         slots: names of the slots that its mask sets.
@@ -184,6 +188,7 @@ class DatasetInfo:
     frames: int
     dead_letters: int
     declared_losses: int
+    losses: dict[str, int]
     clipped: dict[str, int]
     controls: dict[str, dict[str, float]]
     slots: list[str]

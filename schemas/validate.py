@@ -20,6 +20,7 @@ def violations(chunk: Chunk, tier: Tier) -> list[str]:
     found += _times(chunk)
     found += _texts(chunk)
     found += _controls(chunk)
+    found += _overlap(chunk)
     if chunk.step < 0:
         found.append(f"step {chunk.step} is negative")
     if chunk.is_first != (chunk.step == 0):
@@ -95,3 +96,13 @@ def _controls(chunk: Chunk) -> list[str]:
     if (controls.discretise(values, mask) != bins).any():
         found.append("control_bins are not the bins of controls")
     return found
+
+
+def _overlap(chunk: Chunk) -> list[str]:
+    overlap = chunk.overlap
+    if overlap.shape != (chunk.num_frames,):
+        return [f"overlap {overlap.shape}, wanted {(chunk.num_frames,)}"]
+    known = overlap[~np.isnan(overlap)]
+    if ((known < 0) | (known > 1)).any():
+        return ["an overlap is outside 0..1"]
+    return []

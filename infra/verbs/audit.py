@@ -46,14 +46,22 @@ def main(argv: list[str]) -> int:
 
 
 def summary(table) -> None:
-    """A line per source, and what the embeddings are."""
-    columns = f"{'source':<24}{'episodes':>9}{'records':>9}{'frames':>10}{'lost':>6}{'clipped':>8}"
-    print(f"{columns}  splits, licence")
+    """A line or two per source, and what the embeddings are."""
+    counts = f"{'episodes':>9}{'records':>9}{'frames':>10}{'lost':>6}{'declared':>9}{'clipped':>8}"
+    print(f"{'source':<24}{counts}  splits, licence")
     for d in table.manifest.datasets:
         splits = " ".join(f"{split}:{sum(rows)}" for split, rows in d.shard_rows.items())
         print(
             f"{d.name:<24}{d.episodes:>9,}{d.chunks:>9,}{d.frames:>10,}{d.dead_letters:>6,}"
-            f"{sum(d.clipped.values()):>8,}  {splits}, {d.license}"
+            f"{d.declared_losses:>9,}{sum(d.clipped.values()):>8,}  {splits}, {d.license}"
         )
+        print_losses(d)
     encoder = table.manifest.encoder
     print(f"tiers {' '.join(map(str, table.tiers))}; text {encoder.name}: {encoder.description}")
+
+
+def print_losses(dataset) -> None:
+    """`not kept: 37 overlap, 1 decode`: its dead letters by stage, most first; nothing if none."""
+    if dataset.losses:
+        stages = sorted(dataset.losses.items(), key=lambda item: (-item[1], item[0]))
+        print("  not kept: " + ", ".join(f"{count:,} {stage}" for stage, count in stages))

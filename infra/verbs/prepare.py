@@ -10,6 +10,7 @@ import time
 import tyro
 
 from infra.verbs._flags import PlanFlags, human, make_plan
+from infra.verbs.audit import print_losses
 from schemas import UsageError
 
 DESCRIPTION = """Turn raw data into a table of (action in, video out) records.
@@ -164,8 +165,9 @@ def _end(job, made, seconds: float) -> int:
     for d in manifest.datasets:
         print(
             f"{d.name:<24}{d.episodes:>8,} episodes {d.chunks:>9,} records {d.frames:>10,} frames"
-            f" {d.dead_letters:>6,} lost {d.declared_losses:>6,} absent at the source"
+            f" {d.dead_letters:>6,} lost {d.declared_losses:>6,} declared losses"
         )
+        print_losses(d)
     size = human(sum(size for size, _ in manifest.files.values()))
     speed = f", {frames / seconds:,.0f} frames/s" if seconds else "; it was complete already"
     print(f"{job.out}: {size}, {len(manifest.files)} files{speed}")

@@ -20,5 +20,6 @@ def audit(table: Opened, tick: Callable[[int], None] = lambda records: None) -> 
     """
     yield from checks.check_files(table)
     yield from checks.check_manifest(table)
+    yield from checks.check_losses(table)
     yield from checks.check_records(table, tick)
     yield from checks.check_embeddings(table)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,7 +14,15 @@ from pipelines.audit.opened import Opened
 from pipelines.write import file_digest
 from schemas import DataError, DatasetInfo, Tier, decode, mask_of, text_key
 from schemas.record import digest
-from schemas.table import MANIFEST, WORK, frames_file, index_fields, text_dir, text_file
+from schemas.table import (
+    DEAD_LETTERS,
+    MANIFEST,
+    WORK,
+    frames_file,
+    index_fields,
+    text_dir,
+    text_file,
+)
 from schemas.validate import violations
 
 Tick = Callable[[int], None]
@@ -218,3 +227,24 @@ def check_manifest(table: Opened) -> Iterator[Finding]:
         if sum(sum(part["clipped"]) for part in parts) != sum(dataset.clipped.values()):
             message = "its clipped controls are not those of the index"
             yield Finding(check="manifest", where=dataset.name, message=message)
+
+
+def check_losses(table: Opened) -> Iterator[Finding]:
+    """The manifest's losses, by stage and in all, are those of the dead letters."""
+    try:
+        letters = table.dead_letters().select(["dataset", "stage", "episodes"]).to_pylist()
+    except DataError as e:
+        yield Finding(check="manifest", where=DEAD_LETTERS, message=e.reason)
+        return
+    for dataset in table.manifest.datasets:
+        mine = [letter for letter in letters if letter["dataset"] == dataset.name]
+        lost = [letter["episodes"] or 0 for letter in mine]
+        totals = {
+            "dead_letters": sum(lost),
+            "declared_losses": lost.count(0),
+            "losses": dict(Counter(letter["stage"] for letter in mine)),
+        }
+        for name, found in totals.items():
+            if getattr(dataset, name) != found:
+                message = f"{name} {getattr(dataset, name)}, {DEAD_LETTERS} has {found}"
+                yield Finding(check="manifest", where=dataset.name, message=message)

@@ -11,7 +11,14 @@ from array_record.python.array_record_module import ArrayRecordReader
 
 from pipelines import files
 from schemas import DataError, DatasetInfo, Manifest, Tier, UsageError
-from schemas.table import INDEX_SCHEMA, MANIFEST, WORK, index_file
+from schemas.table import (
+    DEAD_LETTER_SCHEMA,
+    DEAD_LETTERS,
+    INDEX_SCHEMA,
+    MANIFEST,
+    WORK,
+    index_file,
+)
 
 _BATCH = 64
 
@@ -50,15 +57,21 @@ class Opened:
 
     def index(self, dataset: str, shard: int, num_shards: int) -> pa.Table:
         """The shard's part of the index. Raises DataError if it is absent or none."""
-        path = files.join(self.out, index_file(dataset, shard, num_shards))
+        return self._parquet(index_file(dataset, shard, num_shards), INDEX_SCHEMA)
+
+    def dead_letters(self) -> pa.Table:
+        """What could not be used. Raises DataError if the file is absent or none."""
+        return self._parquet(DEAD_LETTERS, DEAD_LETTER_SCHEMA)
+
+    def _parquet(self, name: str, schema: pa.Schema) -> pa.Table:
         try:
-            with files.local_copy(path) as local:
+            with files.local_copy(files.join(self.out, name)) as local:
                 table = pq.ParquetFile(local).read()
-        except (OSError, ValueError) as e:
+        except (OSError, ValueError, pa.ArrowException) as e:
             raise DataError(f"cannot be read: {e}") from e
-        missing = set(INDEX_SCHEMA.names) - set(table.column_names)
+        missing = [field.name for field in schema if field not in list(table.schema)]
         if missing:
-            raise DataError(f"cannot be read: no column {sorted(missing)}")
+            raise DataError(f"cannot be read: no column {missing} of the type wanted")
         return table
 
     def readable_index(self, dataset: DatasetInfo) -> list[pa.Table] | None:

@@ -9,18 +9,20 @@ import math
 
 import numpy as np
 
+from pipelines.ops import pose
 from schemas.controls import INDEX, SLOTS
 
 _WORDS = {
     "ee": "move the arm",
     "base": "drive the base",
-    "camera": "move the camera",
 }
 _AXES = ("dx", "dy", "dz", "droll", "dpitch", "dyaw")
+_CAMERA = [INDEX[f"camera_{axis}"] for axis in _AXES]
 
 
 def controls_text(control: np.ndarray, mask: np.ndarray) -> str:
-    """A control vector in words, e.g. `move the arm x +0.012 y -0.030 m, open the gripper`.
+    """A control vector in words, e.g. `move the arm x +0.012 y -0.030 m, open the gripper`; a
+    camera's as `pipelines.ops.pose.describe` has them: `turn left 30°, move forward 1.2 m`.
 
     Args:
         control: float `[S]`, composed over the whole action.
@@ -36,6 +38,9 @@ def controls_text(control: np.ndarray, mask: np.ndarray) -> str:
         moved = _moved(body, control, mask)
         if moved:
             parts.append(f"{words} {moved}")
+    camera = pose.describe(np.where(mask, control, 0.0)[_CAMERA])
+    if camera != "stay":
+        parts.append(camera)
     joints = [i for i, slot in enumerate(SLOTS) if slot.name.startswith("joint_") and mask[i]]
     if joints:
         values = " ".join(f"{math.degrees(control[i]):.0f}" for i in joints)

@@ -24,7 +24,8 @@ def resample(steps: Iterable[Step], fps: float | None) -> Iterator[Step]:
 
     Yields:
         The kept steps with `time` since the first one and `control` the motion since the kept step
-        before, composed over the steps dropped; their clips are added up.
+        before, composed over the steps dropped; their clips are added up. Overlaps do not compose:
+        after dropped steps it is unknown.
 
     Raises:
         DataError: if times do not increase strictly, or a time is not finite.
@@ -51,5 +52,6 @@ def resample(steps: Iterable[Step], fps: float | None) -> Iterator[Step]:
             time=time,
             control=compose(np.stack([s.control for s in pending])),
             clipped=np.sum([s.clipped for s in pending], 0, np.int32),
+            overlap=step.overlap if len(pending) == 1 else None,
         )
         pending = []

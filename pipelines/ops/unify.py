@@ -21,6 +21,7 @@ class Step(NamedTuple):
         time, image, text: the frame's.
         control: float64 `[S]`, the motion since the step before.
         clipped: int `[S]`, how many of the values behind it were outside the source's bounds.
+        overlap: with the step before, 0..1; None where it is unknown.
     """
 
     time: float
@@ -28,6 +29,7 @@ class Step(NamedTuple):
     text: str
     control: np.ndarray
     clipped: np.ndarray
+    overlap: float | None = None
 
 
 def mask_of_controls(table: tuple[Control, ...]) -> np.ndarray:
@@ -63,7 +65,7 @@ def unify(frames: Iterable[Frame], table: tuple[Control, ...]) -> Iterator[Step]
             # a bound may have passed through float32 on its way
             clipped[slots] = (values < low - 1e-6) | (values > high + 1e-6)
             control[slots] = scale * np.clip(values, low, high) + offset
-        yield Step(frame.time, frame.image, frame.text, control, clipped)
+        yield Step(frame.time, frame.image, frame.text, control, clipped, frame.overlap)
 
 
 def _values(frame: Frame, n: int, number: int) -> np.ndarray:

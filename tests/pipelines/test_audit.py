@@ -12,7 +12,7 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 
 from pipelines.audit import Opened, audit
 from schemas import Tier, decode, encode
-from schemas.table import INDEX_SCHEMA, WRITER_OPTIONS
+from schemas.table import DEAD_LETTER_SCHEMA, INDEX_SCHEMA, WRITER_OPTIONS
 from tests.command import unisim
 
 
@@ -37,6 +37,13 @@ def test_exit_codes_and_summary(fake_table, tmp_path):
     result = unisim("audit", fake_table)
     assert "bridge" in result.stdout and "tiny-random" in result.stdout
     assert "not a language model" in result.stdout
+    lines = result.stdout.splitlines()
+    for dataset in json.loads((fake_table / "manifest.json").read_text())["datasets"]:
+        (at,) = (i for i, line in enumerate(lines) if line.startswith(f"{dataset['name']} "))
+        counts = [f"{count} {stage}" for stage, count in dataset["losses"].items()]
+        assert lines[at].split()[5] == str(dataset["declared_losses"])
+        said = lines[at + 1].removeprefix("  not kept: ").split(", ") if counts else []
+        assert sorted(said) == sorted(counts)
     assert "run `unisim prepare` to its end" in unisim("audit", tmp_path, code=2).stderr
 
 
@@ -82,6 +89,14 @@ def bad_control(table: Path):
     rewrite(bridge_file(table), change)
 
 
+def bad_overlap(table: Path):
+    def change(records):
+        overlap = np.full_like(decode(records[0], Tier(24, 40, "raw")).overlap, 2)
+        return [change_chunk(records[0], overlap=overlap), *records[1:]]
+
+    rewrite(bridge_file(table), change)
+
+
 def drop_record(table: Path):
     rewrite(bridge_file(table), lambda r: r[:-1])
 
@@ -102,6 +117,13 @@ def change_index(table: Path):
     path = bridge_index(table)
     rows = pq.read_table(path).to_pylist()
     rows[0]["text"] = "another text"
+    pq.write_table(pa.Table.from_pylist(rows, INDEX_SCHEMA), path)
+
+
+def change_overlap(table: Path):
+    path = bridge_index(table)
+    rows = pq.read_table(path).to_pylist()
+    rows[0]["overlap"] = 0.5
     pq.write_table(pa.Table.from_pylist(rows, INDEX_SCHEMA), path)
 
 
@@ -129,6 +151,31 @@ def lie_about_counts(table: Path):
     path.write_text(json.dumps(manifest))
 
 
+def lie_about_losses(table: Path):
+    path = table / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["datasets"][0]["losses"]["overlap"] = 37
+    path.write_text(json.dumps(manifest))
+
+
+def forget_a_loss(table: Path):
+    path = table / "dead_letters.parquet"
+    rows = pq.read_table(path).to_pylist()
+    pq.write_table(pa.Table.from_pylist(rows[1:], DEAD_LETTER_SCHEMA), path)
+
+
+def no_letters(table: Path):
+    (table / "dead_letters.parquet").write_bytes(b"PAR1 but no more")
+
+
+def letters_of_another_kind(table: Path):
+    path = table / "dead_letters.parquet"
+    letters = pq.read_table(path)
+    at = letters.column_names.index("episodes")
+    words = pa.array(["one"] * len(letters))
+    pq.write_table(letters.set_column(at, "episodes", words), path)
+
+
 def orphan(table: Path):
     (table / "frames-24x40/extra.array_record").write_bytes(b"")
 
@@ -140,15 +187,21 @@ def orphan(table: Path):
         (flip_pixel, "the manifest says"),
         (empty_text, "the action text is empty"),
         (bad_control, "not finite"),
+        (bad_overlap, "an overlap is outside 0..1"),
         (drop_record, "records, the index has"),
         (swap_records, "the index has the digest of"),
         (foreign_record, "not a tf.train.Example"),
         (lose_index, "not there"),
         (change_index, "the index says 'another text'"),
+        (change_overlap, "overlap is None, the index says 0.5"),
         (break_episode, "not is_last"),
         (lose_embedding, "has no embedding"),
         (poison_embedding, "is not finite"),
         (lie_about_counts, "the index has"),
+        (lie_about_losses, "'overlap': 37}, dead_letters.parquet has"),
+        (forget_a_loss, "dead_letters.parquet has"),
+        (no_letters, "manifest: dead_letters.parquet: cannot be read"),
+        (letters_of_another_kind, "no column ['episodes'] of the type wanted"),
         (orphan, "not listed in the manifest"),
     ],
 )

@@ -71,6 +71,30 @@ def test_times_start_at_zero_and_must_increase():
         list(resample(steps_of([0, 1], np.full((2, NUM_SLOTS), np.nan)), None))
 
 
+@given(
+    st.lists(st.tuples(st.floats(1e-3, 5), st.none() | st.floats(0, 1)), min_size=1, max_size=20),
+    st.none() | st.floats(0.05, 1000),
+)
+def test_overlap_is_unknown_where_frames_were_dropped(gaps, fps):
+    times = np.cumsum([gap for gap, _ in gaps])
+    frames = [
+        Frame(time=float(time), image=_no_image, overlap=overlap)
+        for time, (_, overlap) in zip(times, gaps, strict=True)
+    ]
+    kept = list(resample(unify(frames, ()), fps))
+    at = [int(np.argmin(np.abs(times - times[0] - step.time))) for step in kept]
+    follows = [b - a == 1 for a, b in zip([-1, *at[:-1]], at, strict=True)]
+    assert fps is not None or all(follows)
+    for step, i, next_to_it in zip(kept, at, follows, strict=True):
+        assert step.overlap == (frames[i].overlap if next_to_it else None)
+
+
+@pytest.mark.parametrize("overlap", [-0.001, 1.001, np.nan, np.inf])
+def test_an_overlap_that_is_no_share_is_the_source_s_bug(overlap):
+    with pytest.raises(ValueError, match="an overlap of"):
+        Frame(time=0.0, image=_no_image, overlap=overlap)
+
+
 @given(st.lists(st.sampled_from("ab"), max_size=60))
 def test_chunks_keep_every_frame_once_in_order(texts):
     frames = steps_of(range(len(texts)), texts=texts)
@@ -96,6 +120,21 @@ def test_controls_text_says_what_moves():
     )
     assert controls_text(np.zeros(NUM_SLOTS), mask_of(["ee_dx"])) == "stay"
     assert controls_text(control, mask_of([])) == "observe"
+
+
+def test_a_camera_is_spoken_of_as_its_viewer_would():
+    names = [f"camera_d{axis}" for axis in ("x", "y", "yaw")]
+    control = np.zeros(NUM_SLOTS)
+    assert controls_text(control, mask_of(names)) == "stay"
+    # 30° to the left and 1.2 m the new way: the slots hold the way along the axes before the turn
+    turn = np.radians(30)
+    control[[INDEX[name] for name in names]] = 1.2 * np.cos(turn), 1.2 * np.sin(turn), turn
+    assert controls_text(control, mask_of(names)) == "turn left 30°, move forward 1.2 m"
+    control[INDEX["camera_dz"]] = control[INDEX["camera_dpitch"]] = 0.5  # absent: not spoken of
+    assert controls_text(control, mask_of(names)) == "turn left 30°, move forward 1.2 m"
+    control[INDEX["gripper"]] = 1
+    both = controls_text(control, mask_of([*names, "gripper"]))
+    assert both == "turn left 30°, move forward 1.2 m, open the gripper"
 
 
 def test_values_are_wrapped_clipped_counted_and_scaled_in_this_order():

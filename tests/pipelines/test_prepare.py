@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 
 import pyarrow.parquet as pq
 import pytest
@@ -88,6 +89,8 @@ def test_every_loss_is_written_down_with_its_place(fake_table):
     for dataset in manifest["datasets"]:
         mine = [letter for letter in letters if letter["dataset"] == dataset["name"]]
         assert dataset["dead_letters"] == sum(letter["episodes"] for letter in mine)
+        assert dataset["declared_losses"] == sum(not letter["episodes"] for letter in mine)
+        assert dataset["losses"] == Counter(letter["stage"] for letter in mine)
         assert dataset["chunks"] > 0
 
 

@@ -23,7 +23,7 @@ def test_the_real_bridge_table(tfds, bridge_table):
     for row, chunk in zip(source, chunks, strict=True):
         np.testing.assert_array_equal(row["frames"], chunk.frames)
         assert row["frames"].dtype == np.uint8
-        for name in ("times", "controls", "control_bins", "control_mask"):
+        for name in ("times", "controls", "control_bins", "control_mask", "overlap"):
             np.testing.assert_array_equal(row[name], getattr(chunk, name), err_msg=name)
         assert row["controls"].shape == (10, len(SLOTS))
         for name in ("dataset", "episode_id", "split", "text", "license", "source_range"):

@@ -18,6 +18,7 @@ from schemas import (
     mask_of,
     text_key,
 )
+from schemas.table import index_fields
 from schemas.validate import violations
 
 RAW = Tier(6, 10, "raw")
@@ -43,6 +44,7 @@ def chunk_of(seed: int = 0, t: int = 3, tier: Tier = RAW, text: str = "push the 
         controls=controls,
         control_bins=discretise(controls, mask),
         control_mask=mask,
+        overlap=np.where(rng.random(t) < 0.5, np.nan, rng.random(t)).astype(np.float32),
         is_first=False,
         is_last=True,
         source_uri="a.tfrecord",
@@ -97,11 +99,29 @@ def test_a_good_chunk_has_no_violations():
         ({"controls": np.full((3, NUM_SLOTS), np.inf, np.float32)}, "finite"),
         ({"controls": np.full((3, NUM_SLOTS), 0.5, np.float32)}, "outside the mask"),
         ({"frames": np.zeros((3, 6, 9, 3), np.uint8)}, "wanted uint8"),
+        ({"overlap": np.zeros(2, np.float32)}, "overlap (2,), wanted (3,)"),
+        ({"overlap": np.array([np.nan, 0.5, 1.001], np.float32)}, "outside 0..1"),
+        ({"overlap": np.array([np.nan, 0.5, -np.inf], np.float32)}, "outside 0..1"),
     ],
 )
 def test_each_broken_rule_is_named(change, message):
     found = violations(dataclasses.replace(chunk_of(), **change), RAW)
     assert any(message in line for line in found), found
+
+
+_shares = st.none() | st.floats(0, 1)
+
+
+@given(st.lists(_shares, min_size=1, max_size=16))
+def test_overlap_keeps_its_values_and_the_index_has_the_least(shares):
+    chunk = chunk_of(t=len(shares))
+    chunk = dataclasses.replace(chunk, overlap=np.array(shares, np.float32))
+    assert violations(chunk, RAW) == []
+    back = decode(encode(chunk), RAW)
+    known = [np.float32(share) for share in shares if share is not None]
+    assert np.isnan(back.overlap).tolist() == [share is None for share in shares]
+    assert [x for x in back.overlap if not np.isnan(x)] == known
+    assert index_fields(back)["overlap"] == (float(min(known)) if known else None)
 
 
 @pytest.mark.parametrize("cut", [1, 10, 100, 500])

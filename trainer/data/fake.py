@@ -150,6 +150,7 @@ def _chunk(*, text: str, controls: np.ndarray, control_mask: np.ndarray, **field
         controls=controls,
         control_bins=discretise(controls, control_mask),
         control_mask=control_mask,
+        overlap=np.full(len(controls), np.nan, np.float32),
         is_first=fields["step"] == 0,
         source_uri="fake",
         source_range=fields["episode_id"],
@@ -227,11 +228,7 @@ def _write_tfds(folder: Path, info: DatasetInfo, tier: Tier) -> None:
 def _index_row(
     chunk: Chunk, shard: int, shards: int, position: int, digests: list[tuple[str, bytes]]
 ) -> dict:
-    copied = ("dataset", "split", "episode_id", "step", "text", "text_key", "num_frames", "fps")
-    passport = ("is_first", "is_last", "source_uri", "source_range", "license")
-    return {name: getattr(chunk, name) for name in copied + passport} | {
-        "version": chunk.source_version,
-        "start": float(chunk.times[0]),
+    return layout.index_fields(chunk) | {
         "clipped": 0,
         "shard": shard,
         "num_shards": shards,
@@ -263,6 +260,7 @@ def _info(
         frames=sum(c.num_frames for c in chunks),
         dead_letters=0,
         declared_losses=0,
+        losses={},
         clipped={},
         controls=statistics,
         slots=list(statistics),
