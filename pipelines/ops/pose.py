@@ -125,21 +125,25 @@ def matrix(slots: np.ndarray) -> np.ndarray:
 
 
 def describe(slots: np.ndarray) -> str:
+    """A motion in words, from its slots `[6]` as of `delta`. See `say`."""
+    return say(matrix(slots)[:3, :3].T @ np.asarray(slots[:3], np.float64), *slots[3:6])
+
+
+def say(way: np.ndarray, roll: float, pitch: float, yaw: float) -> str:
     """A motion in words: `turn left 30°, tilt up 5°, move forward 1.2 m`.
 
-    The words are in the order of doing: first the turn, then the way along the *new* axes. Nothing
-    below 0.05° or 5 mm is spoken of; where nothing is left, `stay`.
+    The words are in the order of doing, first the turn, then the way. Nothing below 0.05° or 5 mm
+    is spoken of; where nothing is left, `stay`.
 
     Args:
-        slots: `[6]`, as of `delta`.
+        way: `[3]` metres forward, left and up, as seen *after* the turn.
+        roll, pitch, yaw: radians to the right, down, to the left.
     """
-    roll, pitch, yaw = slots[3:6]
     turns = [
         _degrees(yaw, "turn left", "turn right"),
         _degrees(pitch, "tilt down", "tilt up"),
         _degrees(roll, "roll right", "roll left"),
     ]
-    way = matrix(slots)[:3, :3].T @ np.asarray(slots[:3], np.float64)
     moves = [
         _metres(way[0], "forward", "back"),
         _metres(way[1], "left", "right"),
