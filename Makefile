@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 DEMO ?= demo
 
-.PHONY: help setup demo test lint types check pages fuzz memory lerobot lock clean
+.PHONY: help setup demo test lint types check pages fuzz memory bench lerobot lock clean
 
 help:
 	@echo "make demo    the main job on a small corpus of its own, end to end (10 minutes at most)"
@@ -12,6 +12,7 @@ help:
 	@echo "make check   lint, types and tests, as CI runs them"
 	@echo "make fuzz    2,000 damaged corpora through the pipeline (RUNS=n for another number)"
 	@echo "make memory  peak memory of preparing each source at scale (about 20 minutes)"
+	@echo "make bench   speed and quality beside public libraries, in an environment of theirs (2 minutes)"
 	@echo "make lerobot a dataset written by the lerobot library, in an environment of its own, read back"
 	@echo "make pages   pipelines/sources/README.md, from the sources themselves"
 	@echo "make lock    resolve requirements.lock anew from pyproject.toml"
@@ -54,6 +55,16 @@ fuzz: setup
 memory: setup
 	$(VENV)/bin/python -m tests.memory.measure
 
+# The libraries that we measure against (6 GB: one of them brings PyTorch).
+PEERS := $(VENV)-peers
+$(PEERS)/.complete: tests/bench/peers.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r tests/bench/peers.txt
+	@touch $@
+
+bench: setup $(PEERS)/.complete
+	$(VENV)/bin/python -m tests.bench.run --peers $(PEERS)/bin/python
+
 # A dataset written by the lerobot library itself, in an environment of its own (8 GB). 0.4.4 writes
 # v3.0; LEROBOT=0.3.3 writes v2.1.
 LEROBOT ?= 0.4.4
@@ -73,4 +84,4 @@ lock:
 	rm -rf $(VENV)-lock
 
 clean:
-	rm -rf $(VENV) $(VENV)-lerobot $(DEMO)
+	rm -rf $(VENV) $(VENV)-lerobot $(PEERS) $(DEMO)

@@ -135,7 +135,9 @@ class Chunk:
 
         images = []
         for i, data in enumerate(self.frames):
-            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+            jpeg = data.startswith(b"\xff\xd8")  # no other format's decoder may see the bytes
+            pixels = np.frombuffer(data, np.uint8)
+            image = cv2.imdecode(pixels, cv2.IMREAD_COLOR_RGB) if jpeg else None
             if image is None:
                 raise DataError(f"frame {i} is not a JPEG", stage="decode", key=self.key)
             images.append(image)

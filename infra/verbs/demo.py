@@ -35,7 +35,7 @@ class DemoFlags:
     episodes: int = 240
     """Episodes of the tabletop world."""
 
-    steps: int = 500
+    steps: int = 300
     """Training steps."""
 
 

@@ -59,7 +59,7 @@ def segment(start: np.ndarray, poses: Iterable[np.ndarray]) -> Segment:
 
 def path(start: np.ndarray, segments: Iterable[Segment]) -> Path:
     """Movements one after the other. Two alike in a row become one of twice the size, since frames
-    of one text are one action."""
+    of one text are one action; they must not come to more than half a turn."""
     joined: list[Segment] = []
     begins = [start]
     for each in segments:
@@ -93,18 +93,20 @@ def turn_to(start: np.ndarray, yaw: float) -> Segment | None:
 
 
 def smooth_look(position: np.ndarray, rng: np.random.Generator) -> Path:
-    """Three swings from one place: pans of 45° to 150°, tilts within 40°, and both at once."""
-    pitch = 0.0
+    """Three swings from one place: a pan of 45° to 150°, a tilt within 40°, and both at once to the
+    other side."""
+    pitch, side = 0.0, float(rng.choice([-1, 1]))
     start = at = pose.facing(position, rng.uniform(-math.pi, math.pi))
     segments = []
     for kind in rng.permutation(_PANS):
-        pan = float(rng.uniform(_NARROWEST, _WIDEST) * rng.choice([-1, 1]))
+        pan = float(rng.uniform(_NARROWEST, _WIDEST)) * side
         # to the other half, so that every tilt is one
         tilt = float(rng.uniform(0.25, 1) * _HIGHEST * (-np.sign(pitch) or rng.choice([-1, 1])))
         yaw = 0.0 if kind == 1 else pan
         change = 0.0 if kind == 0 else tilt - pitch
         segments.append(swing(at, yaw, change))
         at, pitch = segments[-1].poses[-1], pitch + change
+        side = -side if yaw else side
     return path(start, segments)
 
 
@@ -116,7 +118,12 @@ def stepped_look(position: np.ndarray, rng: np.random.Generator) -> Path:
     for _ in range(_STEPS):
         back = (-steps[-1][0], -steps[-1][1]) if steps else (0, 0)
         moves = [(1, 0), (1, 0), (-1, 0), (-1, 0), (0, 1), (0, -1)]
-        possible = [move for move in moves if move != back and abs(row + move[1]) <= 1]
+        # further than half a turn, words would take it for a turn the other way
+        possible = [
+            move
+            for move in moves
+            if move != back and abs(row + move[1]) <= 1 and steps[-5:] != [move] * 5
+        ]
         steps.append(possible[rng.integers(len(possible))])
         row += steps[-1][1]
     row = 0

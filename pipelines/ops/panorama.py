@@ -22,7 +22,6 @@ from pipelines.ops.view import View
 FACES = ("front", "right", "back", "left", "up", "down")
 _TEXELS = 2.0  # cube texels per crop pixel, where both are widest: as sharp as averaging a pixel
 _MARGIN = 2
-_PADDING = ((_MARGIN, _MARGIN), (_MARGIN, _MARGIN), (0, 0))
 _COLUMNS = 3  # of faces in the atlas
 _X, _Y, _Z = np.eye(3)
 # each face's right, down and forward in the panorama's frame
@@ -80,9 +79,7 @@ class Skybox:
         """See `Panorama`. Kept, since the crops of a trajectory ask for the same."""
         size = min(size, self._faces.shape[1])
         if size not in self._cubes:
-            self._cubes[size] = _with_margins(
-                [face if len(face) == size else _shrunk(face, size) for face in self._faces]
-            )
+            self._cubes[size] = _with_margins([_shrunk(face, size) for face in self._faces])
         return self._cubes[size]
 
 
@@ -202,28 +199,37 @@ def _empty(size: int) -> np.ndarray:
 
 
 def _shrunk(image: np.ndarray, size: int) -> np.ndarray:
-    """A face averaged over areas."""
-    while len(image) >= 2 * size and len(image) % 2 == 0:
+    """A face at another size: halved by averages as often as it can be, the rest interpolated."""
+    while len(image) >= 2 * size:
         half = len(image) // 2
         image = cv2.resize(image, (half, half), interpolation=cv2.INTER_AREA)
-    if len(image) == size:
-        return image
-    return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
+    return cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR_EXACT)
 
 
 def _with_margins(faces: list[np.ndarray]) -> Cube:
     size = len(faces[0])
     atlas = _empty(size)
     for i, face in enumerate(faces):
-        _tile(atlas, i, size)[:] = np.pad(face, _PADDING, "edge")
-    inside = atlas.copy()
+        _tile(atlas, i, size)[_MARGIN:-_MARGIN, _MARGIN:-_MARGIN] = face
+    for i in range(len(faces)):
+        ring, u, v = _margin_maps(i, size)
+        _tile(atlas, i, size)[ring] = cv2.remap(atlas, u, v, cv2.INTER_LINEAR)[0]
+    return Cube(atlas, size)
+
+
+@functools.lru_cache(24)
+def _margin_maps(face: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A face's margin as bool `[n, n]`, and where in the atlas its neighbours show it: float32
+    columns and rows `[1, m]`, within their faces, as their own margins may not be there yet."""
     ring = np.ones((size + 2 * _MARGIN, size + 2 * _MARGIN), bool)
     ring[_MARGIN:-_MARGIN, _MARGIN:-_MARGIN] = False
-    for i in range(len(FACES)):
-        rays = face_rays(i, size, _MARGIN)[ring].astype(np.float32)
-        u, v = _locate(list(rays.T[:, None]), size)
-        _tile(atlas, i, size)[ring] = cv2.remap(inside, u, v, cv2.INTER_LINEAR)[0]
-    return Cube(atlas, size)
+    rays = face_rays(face, size, _MARGIN)[ring].astype(np.float32)
+    u, v = _locate(list(rays.T[:, None]), size)
+    whole = np.float32(size + 2 * _MARGIN)
+    for place in (u, v):
+        within = np.clip(place % whole, _MARGIN, _MARGIN + size - 1)
+        place += within - place % whole
+    return ring, u, v
 
 
 def _cube_of(image: np.ndarray, size: int) -> Cube:

@@ -95,6 +95,11 @@ def change_camera(pose: np.ndarray, old: Camera, new: Camera) -> np.ndarray:
     return pose @ change
 
 
+def level(camera: Camera) -> np.ndarray:
+    """A camera at the origin of a z-up world, upright, looking along the world's x axis."""
+    return change_camera(np.eye(4), "body", camera)
+
+
 def change_world(pose: np.ndarray, world: World) -> np.ndarray:
     """Poses `[..., 4, 4]` of a world of that kind, in a z-up world: y up becomes z up, x stays."""
     if world == "z_up":
