@@ -181,7 +181,7 @@ class Scan:
         stride = max(1, len(distance) // _FINE_ROWS)
         image = self._pixels(name)
         small = cv2.resize(image, distance.shape[::-1], interpolation=cv2.INTER_AREA)
-        there = distance[::stride, ::stride] > 0
+        there = overlap.readings(distance)[::stride, ::stride]
         points = overlap.cloud_of_equirectangular(distance, at, stride=stride)
         return points, small[::stride, ::stride][there]
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from PIL import Image
 
 from pipelines.ops import tfrecord
 from schemas import DataError
@@ -135,6 +136,52 @@ def csv_fields(data: bytes, rng: Rng) -> bytes:
     return b"\n".join(lines)
 
 
+def conf_lines(data: bytes, rng: Rng) -> bytes:
+    """Some lines of a .conf get a field that is junk, or go, come twice, or stand elsewhere."""
+    lines = data.split(b"\n")
+    for _ in range(rng.integers(1, 4)):
+        i, j = rng.integers(len(lines), size=2)
+        choice = rng.integers(6)
+        if choice < 3:
+            fields = lines[i].split(b" ")
+            junk = str(_JUNK[rng.integers(len(_JUNK))])
+            fields[rng.integers(len(fields))] = junk.encode("utf-8", "surrogatepass")
+            lines[i] = b" ".join(fields)
+        elif choice == 3:
+            lines.insert(j, lines[i])
+        else:
+            line = lines.pop(i)
+            lines[j:j] = [line] * (choice == 4)
+        lines = lines or [b""]
+    return b"\n".join(lines)
+
+
+def png_pixels(data: bytes, rng: Rng) -> bytes:
+    """A PNG of other pixels under right checksums: a block of one value or of noise, all of them
+    nearer or further, or another size."""
+    try:
+        pixels = np.array(Image.open(io.BytesIO(data), formats=["PNG"]))
+    except Exception:  # Pillow on damaged bytes raises what its arithmetic runs into
+        return flip(data, rng)
+    most = np.iinfo(pixels.dtype).max
+    (top, bottom), (left, right) = (np.sort(rng.integers(0, n + 1, 2)) for n in pixels.shape[:2])
+    block = pixels[top:bottom, left:right]
+    choice = rng.integers(5)
+    if choice == 0:
+        block[...] = rng.choice([0, 1, most // 2, most])
+    elif choice == 1:
+        block[...] = rng.integers(0, most, block.shape, pixels.dtype, endpoint=True)
+    elif choice == 2:
+        pixels = (pixels * rng.choice([0.0, 0.01, 0.5, 1.5])).clip(0, most).astype(pixels.dtype)
+    elif choice == 3:
+        pixels = pixels.repeat(2, 0).repeat(2, 1)
+    else:
+        pixels = block if block.size else pixels[:1, :1]
+    out = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(out, "PNG")
+    return out.getvalue()
+
+
 def zipped_json(data: bytes, rng: Rng) -> bytes:
     """The JSON inside a gzip file is spoiled."""
     try:
@@ -220,6 +267,8 @@ FORMATS: dict[str, Mutation] = {
     ".jsonl": json_lines,
     ".json.gz": zipped_json,
     ".csv": csv_fields,
+    ".conf": conf_lines,
+    ".png": png_pixels,
     ".parquet": parquet_cells,
     ".tar": tar_members,
     ".tfrecord": record_bodies,
