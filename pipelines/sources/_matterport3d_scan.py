@@ -71,11 +71,7 @@ class Scan:
         self.panos = {node.pano: self._pano(node) for node in nodes}
         self.routes: list[Route] = []
         for file in routes:
-            read = functools.partial(read_routes, scan=name)
-            self.routes += [
-                Route(r.key, r.panos, math.pi / 2 - r.heading, r.instructions)
-                for r in self._parsed(files.join(root, file), read)
-            ]
+            self.routes += self._read_routes(files.join(root, file))
 
     def _parsed(
         self, uri: str, read: Callable[[bytes], tuple[list[T], list[DataError]]]
@@ -118,6 +114,15 @@ class Scan:
             if camera.depth in self._depths:
                 found[camera.pano].append(camera)
         return found
+
+    def _read_routes(self, uri: str) -> list[Route]:
+        """None of a file that cannot be read: the scan has more than its routes."""
+        try:
+            listed = self._parsed(uri, functools.partial(read_routes, scan=self.name))
+        except DataError as e:
+            self.errors.append(e)
+            return []
+        return [Route(r.key, r.panos, math.pi / 2 - r.heading, r.instructions) for r in listed]
 
     def _excluded(self, known: set[str]) -> None:
         said = {error.key.removeprefix(f"{self.name}.") for error in self.errors}

@@ -139,7 +139,7 @@ def csv_fields(data: bytes, rng: Rng) -> bytes:
 def conf_lines(data: bytes, rng: Rng) -> bytes:
     """Some lines of a .conf get a field that is junk, or go, come twice, or stand elsewhere."""
     lines = data.split(b"\n")
-    for _ in range(rng.integers(1, 4)):
+    for _ in range(min(rng.integers(1, 4), len(lines))):
         i, j = rng.integers(len(lines), size=2)
         choice = rng.integers(6)
         if choice < 3:
@@ -151,8 +151,8 @@ def conf_lines(data: bytes, rng: Rng) -> bytes:
             lines.insert(j, lines[i])
         else:
             line = lines.pop(i)
-            lines[j:j] = [line] * (choice == 4)
-        lines = lines or [b""]
+            if choice == 4:
+                lines.insert(j, line)
     return b"\n".join(lines)
 
 
