@@ -233,27 +233,15 @@ def _margin_maps(face: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarr
 
 
 def _cube_of(image: np.ndarray, size: int) -> Cube:
-    """A cube of an equirectangular image.
-
-    The sides see it where its pixels are near to square, so it is shrunk before they are drawn. At
-    the poles it is stretched: the up and down faces are drawn at full resolution, then shrunk.
-    """
-    h, w = image.shape[:2]
-    factor = max(1, int(w / (math.pi * size)))
-    small, low = image, h // factor
-    if factor > 1:
-        small = cv2.resize(image, (2 * low, low), interpolation=cv2.INTER_AREA)
-    small, image = _wrapped(small), _wrapped(image)
+    """A cube of an equirectangular image, which is shrunk first to about the cube's resolution."""
+    rows = image.shape[0] // max(1, int(image.shape[1] / (math.pi * size)))
+    if rows < image.shape[0]:
+        image = cv2.resize(image, (2 * rows, rows), interpolation=cv2.INTER_AREA)
+    image = _wrapped(image)
     atlas = _empty(size)
-    for i, name in enumerate(FACES):
-        tile = _tile(atlas, i, size)
-        if name in ("up", "down") and factor > 1:
-            maps = _face_maps(i, size, factor, h)
-            large = cv2.remap(image, *maps, cv2.INTER_LINEAR)
-            cv2.resize(large, tile.shape[1::-1], dst=tile, interpolation=cv2.INTER_AREA)
-        else:
-            maps = _face_maps(i, size, 1, low)
-            cv2.remap(small, *maps, cv2.INTER_LINEAR, dst=tile)
+    for i in range(len(FACES)):
+        maps = _face_maps(i, size, rows)
+        cv2.remap(image, *maps, cv2.INTER_LINEAR, dst=_tile(atlas, i, size))
     return Cube(atlas, size)
 
 
@@ -266,14 +254,13 @@ def _wrapped(image: np.ndarray) -> np.ndarray:
 
 
 @functools.lru_cache(24)
-def _face_maps(face: int, size: int, factor: int, height: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where a face's texels, each divided into `factor`² parts, and its margin's lie in a wrapped
-    equirectangular image: fixed-point maps for `cv2.remap`."""
-    rays = face_rays(face, size * factor, _MARGIN * factor)
+def _face_maps(face: int, size: int, height: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where the texels of a face and its margin lie in a wrapped equirectangular image: fixed-point
+    maps for `cv2.remap`."""
+    rays = face_rays(face, size, _MARGIN)
     longitude = np.arctan2(rays[..., 0], rays[..., 2])
     latitude = np.arctan2(-rays[..., 1], np.hypot(rays[..., 0], rays[..., 2]))
-    u = (
-        longitude / (2 * math.pi) + 0.5
-    ) * 2 * height + 0.5  # a pixel's middle, and the wrapped one
+    # half a pixel less for its middle, one more for the wrapped one
+    u = (longitude / (2 * math.pi) + 0.5) * 2 * height + 0.5
     v = (0.5 - latitude / math.pi) * height + 0.5
     return cv2.convertMaps(u.astype(np.float32), v.astype(np.float32), cv2.CV_16SC2)
