@@ -13,6 +13,7 @@ from schemas import DataError
 
 _FORMATS = ("JPEG", "PNG", "WEBP")
 _PNG_END = b"IEND\xaeB`\x82"
+_BAND = 256  # rows
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -57,7 +58,7 @@ def decode_image(data: bytes, *, max_pixels: int = 64_000_000) -> np.ndarray:
             image.load()
             if image.format == "PNG" and _PNG_END not in data:
                 raise OSError("the PNG has no end")  # Pillow minds only missing pixels
-            return np.array(_upright(_to_rgb(image), _orientation(image)))
+            return _pixels(_upright(_to_rgb(image), _orientation(image)))
         except Exception as e:
             raise DataError(f"damaged {image.format} image: {_reason(e)}", stage="decode") from e
 
@@ -99,6 +100,15 @@ def is_black(image: np.ndarray, threshold: int = 8) -> bool:
     return bool(image.max(initial=0) <= threshold)
 
 
+def _pixels(image: Image.Image) -> np.ndarray:
+    """As `np.array` has it, in bands, since Pillow hands an image over in three copies."""
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    for top in range(0, image.height, _BAND):
+        box = (0, top, image.width, min(top + _BAND, image.height))
+        pixels[top : top + _BAND] = np.asarray(image.crop(box))
+    return pixels
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16-bit grey, which Pillow's own conversion clips at 255
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
@@ -106,7 +116,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, rgba).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _orientation(image: Image.Image) -> int:

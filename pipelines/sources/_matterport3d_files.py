@@ -18,13 +18,15 @@ import numpy as np
 from pipelines.ops import labels, pose
 from schemas import DataError
 
-_MAX_FILE = 64 << 20
-_MAX_ROUTES_FILE = 512 << 20
+MAX_FILE = 64 << 20  # bytes of each of them
+_MAX_OBJECTS = 4_000_000  # and lists, of a JSON: an empty one takes 3 bytes there, 72 here
 _MAX_LINES = 100_000  # the largest house's .conf has some 5,000
 _MAX_LINE = 4096
 _MAX_NODES = 20_000
+_MAX_NEIGHBOURS = 100  # in the owners' graphs a panorama has some ten
 _MAX_ROUTES = 1_000_000
 _MAX_ROUTE = 1000  # panoramas
+_MAX_TEXTS = 100
 _MAX_HEADING = 1e6
 _MAX_ERRORS = 100
 
@@ -118,7 +120,7 @@ def read_conf(data: bytes) -> tuple[list[Image], list[DataError]]:
     Raises:
         DataError: if no line is one of a .conf, or it is too large.
     """
-    _check_size(data, _MAX_FILE)
+    _check_size(data)
     if data.count(b"\n") >= _MAX_LINES:
         raise _bad(f"more than {_MAX_LINES} lines")
     known = 0
@@ -194,7 +196,7 @@ def read_connectivity(data: bytes) -> tuple[list[Node], list[DataError]]:
     Raises:
         DataError: if it is no JSON list, or too large.
     """
-    listed = _json_list(data, _MAX_FILE, _MAX_NODES)
+    listed = _json_list(data, _MAX_NODES)
     good: dict[int, tuple[str, np.ndarray]] = {}
     errors: list[DataError] = []
     seen: set[str] = set()
@@ -235,6 +237,8 @@ def _node(raw: dict[str, Any], count: int, seen: set[str]) -> tuple[str, np.ndar
         raise _bad(f"unobstructed has {length} flags for {count} panoramas: out of range", pano)
     if not all(isinstance(flag, bool) for flag in flags):
         raise _bad("unobstructed holds something else than true and false", pano)
+    if sum(flags) > _MAX_NEIGHBOURS:
+        raise _bad(f"{sum(flags)} neighbours, more than {_MAX_NEIGHBOURS}", pano)
     try:
         return pano, pose.rigid(_pose_numbers(raw.get("pose")), "the pose")
     except DataError as e:
@@ -260,7 +264,7 @@ def read_routes(data: bytes, scan: str) -> tuple[list[Route], list[DataError]]:
     """
     found: dict[str, Route] = {}
     losses = _Losses()
-    for i, raw in enumerate(_json_list(data, _MAX_ROUTES_FILE, _MAX_ROUTES)):
+    for i, raw in enumerate(_json_list(data, _MAX_ROUTES)):
         key = ""
         try:
             if not isinstance(raw, dict) or not isinstance(raw.get("scan"), str):
@@ -297,12 +301,16 @@ def _route(raw: dict[str, Any], key: str, scan: str) -> Route:
         raise _bad(f"heading is {_shown(heading)}, wanted radians")
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise _bad("instructions is not a list of texts")
+    if len(texts) > _MAX_TEXTS:
+        raise _bad(f"{len(texts)} instructions, more than {_MAX_TEXTS}")
     cleaned = filter(None, map(labels.clean_text, texts))
     return Route(key, scan, tuple(panos), float(heading), tuple(cleaned))
 
 
-def _json_list(data: bytes, max_bytes: int, max_entries: int) -> list[Any]:
-    _check_size(data, max_bytes)
+def _json_list(data: bytes, max_entries: int) -> list[Any]:
+    _check_size(data)
+    if data.count(b"{") + data.count(b"[") > _MAX_OBJECTS:
+        raise _bad(f"more than {_MAX_OBJECTS} objects and lists")
     try:
         value = json.loads(data)
     except (ValueError, RecursionError) as e:
@@ -314,9 +322,9 @@ def _json_list(data: bytes, max_bytes: int, max_entries: int) -> list[Any]:
     return value
 
 
-def _check_size(data: bytes, most: int) -> None:
-    if len(data) > most:
-        raise DataError(f"{len(data)} bytes, more than {most}")
+def _check_size(data: bytes) -> None:
+    if len(data) > MAX_FILE:
+        raise DataError(f"{len(data)} bytes, more than {MAX_FILE}")
 
 
 def _id_of(raw: dict[str, Any]) -> str:

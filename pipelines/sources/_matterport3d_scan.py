@@ -15,6 +15,7 @@ from pipelines import files
 from pipelines.ops import depth, images, overlap, pose
 from pipelines.ops.panorama import Skybox
 from pipelines.sources._matterport3d_files import (
+    MAX_FILE,
     Image,
     Node,
     read_conf,
@@ -31,8 +32,8 @@ NUMBERS = (1, 2, 3, 4, 0, 5)
 FRONT_OF_POSE = np.diag([-1.0, 1, -1, 1])
 _FACE = re.compile(r"([A-Za-z0-9_-]{1,64})_skybox([0-5])_sami\.jpg")
 _COLUMNS, _FINE_COLUMNS = 160, 430  # of a depth image that become points: of 1280 each 8th, 3rd
-_MAX_FACE = 16 << 20
-_MAX_LIST = 512 << 20
+_PIXELS = 1280 * 1024  # of a photograph
+_MAX_FILE, _MAX_PIXELS = 16 << 20, 2048 * 2048
 
 T = TypeVar("T")
 _Listing = dict[str, tuple[str, int]]
@@ -49,7 +50,8 @@ class Scan:
         routes: R2R files, relative to the root.
 
     Attributes:
-        panos: its panoramas by id: those of the connectivity, else all, level and on their own.
+        panos: its panoramas of six faces by id: those of the connectivity, else all, level and on
+            their own.
         routes: those in it.
         errors: what was wrong with its files.
 
@@ -68,7 +70,7 @@ class Scan:
         if graph:
             nodes = self._parsed(files.join(root, *graph.split("/")), read_connectivity)
             self._excluded({node.pano for node in nodes})
-        self.panos = {node.pano: self._pano(node) for node in nodes}
+        self.panos = {node.pano: self._pano(node) for node in nodes if self._is_whole(node.pano)}
         self.routes: list[Route] = []
         for file in routes:
             self.routes += self._read_routes(files.join(root, file))
@@ -79,9 +81,7 @@ class Scan:
         """What a file lists; its errors are kept with their place."""
         try:
             with files.open_planned(uri) as file:
-                data = file.read(_MAX_LIST + 1)
-            if len(data) > _MAX_LIST:
-                raise DataError(f"more than {_MAX_LIST} bytes")
+                data = file.read(MAX_FILE + 1)
             found, errors = read(data)
         except DataError as e:
             e.uri, e.key = uri, e.key or self.name
@@ -102,7 +102,7 @@ class Scan:
         return {files.name_of(uri): (uri, size) for uri, size in files.glob(self.uri, kind, "*")}
 
     def _read_cameras(self) -> dict[str, list[Image]]:
-        """Those with depth, by panorama."""
+        """Those of panoramas with depth, by panorama: if one has some, all of it is wanted."""
         uri = files.join(self.uri, "undistorted_camera_parameters", f"{self.name}.conf")
         found: dict[str, list[Image]] = collections.defaultdict(list)
         try:
@@ -110,8 +110,9 @@ class Scan:
         except DataError as e:
             self.errors.append(e)
             return found
+        known = {camera.pano for camera in listed if camera.depth in self._depths}
         for camera in listed:
-            if camera.depth in self._depths:
+            if camera.pano in known:
                 found[camera.pano].append(camera)
         return found
 
@@ -131,6 +132,14 @@ class Scan:
             key = f"{self.name}.{pano}"
             self.errors.append(DataError(reason, stage="annotate", key=key, counts=False))
 
+    def _is_whole(self, pano: str) -> bool:
+        """Whether all faces are there; what is missing is one loss, not one of every episode."""
+        missing = [str(i) for i in range(6) if i not in self._faces.get(pano, {})]
+        if missing:
+            reason = f"panorama {pano} of {self.name}: no skybox face {', '.join(missing)}"
+            self.errors.append(DataError(reason, key=f"{self.name}.{pano}"))
+        return not missing
+
     def _pano(self, node: Node) -> Pano:
         cameras = self._cameras.get(node.pano, [])
         coloured = [camera for camera in cameras if camera.name in self._colours]
@@ -144,12 +153,8 @@ class Scan:
         )
 
     def _image(self, pano: str) -> Skybox:
-        """Raises DataError for a face that is missing, of another size, or damaged."""
-        there = self._faces.get(pano, {})
-        missing = [str(i) for i in range(6) if i not in there]
-        if missing:
-            raise DataError(f"panorama {pano} of {self.name}: no skybox face {', '.join(missing)}")
-        faces = [_decoded(*there[i], images.decode_image, _MAX_FACE) for i in NUMBERS]
+        """Raises DataError for a face of another size, or damaged."""
+        faces = [_decoded(*self._faces[pano][i], images.decode_image) for i in NUMBERS]
         shapes = sorted({face.shape[:2] for face in faces})
         if len(shapes) > 1 or shapes[0][0] != shapes[0][1]:
             sizes = ", ".join(f"{h}x{w}" for h, w in shapes)
@@ -158,8 +163,12 @@ class Scan:
         return Skybox(np.stack(faces))
 
     def _cloud(self, pano: str, cameras: list[Image]) -> np.ndarray:
-        read = [self._depth(camera) for camera in cameras]
         try:
+            read = [self._depth(camera) for camera in cameras]
+            shapes = sorted({units.shape for units, _, _ in read})
+            if len(shapes) > 1:
+                sizes = ", ".join(f"{h}x{w}" for h, w in shapes)
+                raise DataError(f"depth images of {sizes}, wanted one size", stage="decode")
             return _points(read, _COLUMNS)
         except DataError as e:
             e.reason = f"panorama {pano} of {self.name}: {e.reason}"
@@ -167,7 +176,9 @@ class Scan:
 
     def _depth(self, camera: Image) -> _Read:
         """Depth, intrinsics as OpenCV counts, and pose."""
-        units = _decoded(*self._depths[camera.depth], depth.decode_depth, _MAX_FACE)
+        if camera.depth not in self._depths:
+            raise DataError(f"{camera.depth} is in the .conf, but not there")
+        units = _decoded(*self._depths[camera.depth], depth.decode_depth)
         return units, depth.flip_origin(camera.intrinsics, len(units)), camera.pose
 
     def _coloured(self, cameras: list[Image]) -> tuple[np.ndarray, np.ndarray]:
@@ -175,7 +186,7 @@ class Scan:
         points, colours = [], []
         for camera in cameras:
             read = self._depth(camera)
-            photo = _decoded(*self._colours[camera.name], images.decode_image, _MAX_FACE)
+            photo = _decoded(*self._colours[camera.name], images.decode_image)
             if photo.shape[:2] != read[0].shape:
                 sizes = f"{photo.shape[:2]} and {read[0].shape}"
                 raise DataError(f"{camera.name} and its depth are of {sizes}", stage="decode")
@@ -190,22 +201,23 @@ class Scan:
 
 
 def _stride(units: np.ndarray, columns: int) -> int:
-    return max(1, units.shape[1] // columns)
+    """For so many columns of 1280, and as many points of an image of another shape."""
+    return max(1, round(math.sqrt(units.size / _PIXELS) * 1280 / columns))
 
 
 def _points(read: list[_Read], columns: int) -> np.ndarray:
-    """The points of depth images, of about so many of their columns."""
-    stride = min(_stride(units, columns) for units, _, _ in read)
+    """The points of depth images of one size, of about so many of their columns."""
+    stride = _stride(read[0][0], columns)
     return overlap.cloud_of_images(read, units_per_metre=UNITS_PER_METRE, stride=stride)
 
 
-def _decoded(uri: str, size: int, decode: Callable[[bytes], Any], limit: int) -> np.ndarray:
+def _decoded(uri: str, size: int, decode: Callable[..., Any]) -> np.ndarray:
     """An image file of bounded size. Raises DataError with its place."""
     try:
-        if size > limit:
-            raise DataError(f"{size} bytes, more than {limit}")
+        if size > _MAX_FILE:
+            raise DataError(f"{size} bytes, more than {_MAX_FILE}")
         with files.open_planned(uri) as file:
-            return decode(file.read())
+            return decode(file.read(), max_pixels=_MAX_PIXELS)
     except DataError as e:
         e.uri, e.reason = uri, f"{files.name_of(uri)}: {e.reason}"
         raise

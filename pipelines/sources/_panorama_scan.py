@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import re
+from collections.abc import Container
 from typing import Any
 
 import cv2
@@ -22,9 +23,11 @@ IMAGE = re.compile(r"[^/@]+\.(?:jpe?g|png|webp|hdr)", re.IGNORECASE)
 _MAX_PIXELS = 8192 * 4096
 _MAX_FILE = 256 << 20
 _MAX_POSES = 64 << 20
-_MAX_PANORAMAS = 20_000
+_MAX_PANORAMAS = 5000  # each is compared with each
 _MAX_TEXT = 200
+_MAX_OBJECTS = 1_000_000
 _NEAREST = 6
+_MAX_NEIGHBOURS = 100  # where they are listed
 _ROWS, _FINE_ROWS = 512, 1024  # of a depth image, at most, that become points
 _CAMERAS = ("opencv", "opengl", "body")
 _WORLDS = ("z_up", "y_up")
@@ -54,8 +57,8 @@ class Scan:
         if POSES in self._listed:
             self.panos = self._read_poses()
         else:
-            names = [name for name in sorted(self._listed) if IMAGE.fullmatch(name)]
-            self.panos = {name: self._pano(name, pose.level("opencv"), (), "") for name in names}
+            at = pose.level("opencv")
+            self.panos = {name: self._pano(name, at, (), "") for name in self._images(set())}
 
     def _read_poses(self) -> dict[str, Pano]:
         uri = self._listed[POSES][0]
@@ -70,20 +73,23 @@ class Scan:
             raise
         found: dict[str, tuple[np.ndarray, dict[str, Any]]] = {}
         for number, entry in enumerate(entries):
+            name = where = f"panoramas[{number}]"
             try:
                 name = _name(entry, "image", found)
+                if name not in self._listed:
+                    raise DataError(f"{name} is listed in {POSES}, but not there")
                 at = pose.rigid(entry.get("pose"), f"the pose of {name}")
                 at = pose.change_camera(pose.change_world(at, world), camera, "opencv")
                 _checked(entry, name)
                 found[name] = at, entry
             except DataError as e:
-                e.uri, e.key, e.where = uri, e.key or f"panoramas[{number}]", f"panoramas[{number}]"
+                e.uri, e.key, e.where = uri, e.key or name, where
                 self.errors.append(e)
         self._unlisted(entries)
-        places = {name: at[:3, 3] for name, (at, _) in found.items()}
+        near = _nearest({name: at[:3, 3] for name, (at, _) in found.items()}, self._reach)
         return {
             name: self._pano(
-                name, at, self._neighbours(name, entry, places), entry.get("depth") or ""
+                name, at, _neighbours(name, entry, found, near), entry.get("depth") or ""
             )
             for name, (at, entry) in sorted(found.items())
         }
@@ -96,21 +102,22 @@ class Scan:
             if isinstance(entry, dict)
             for what in ("image", "depth")
         }
-        for name in sorted(set(self._listed) - named):
-            if IMAGE.fullmatch(name):
-                reason = f"{name} is not listed in {POSES}"
-                self.errors.append(DataError(reason, stage="annotate", key=name, counts=False))
+        for name in self._images(named):
+            reason = f"{name} is not listed in {POSES}"
+            self.errors.append(DataError(reason, stage="annotate", key=name, counts=False))
 
-    def _neighbours(
-        self, name: str, entry: dict[str, Any], places: dict[str, np.ndarray]
-    ) -> tuple[str, ...]:
-        """Those listed; else the nearest within reach."""
-        listed = entry.get("neighbours")
-        if listed is not None:
-            return tuple(dict.fromkeys(x for x in listed if x in places and x != name))
-        away = {x: float(np.linalg.norm(at - places[name])) for x, at in places.items()}
-        near = sorted((d, x) for x, d in away.items() if x != name and 0 < d <= self._reach)
-        return tuple(x for _, x in near[:_NEAREST])
+    def _images(self, but: set[str]) -> list[str]:
+        """Names of the images that are there, but for some. Records hold them as text."""
+        found = []
+        for name in sorted(set(self._listed) - but):
+            if not IMAGE.fullmatch(name):
+                continue
+            if clean_text(name) == name:
+                found.append(name)
+            else:
+                reason = "the name of an image holds what is no text; rename it"
+                self.errors.append(DataError(reason, key=clean_text(name)))
+        return found
 
     def _pano(
         self, name: str, at: np.ndarray, neighbours: tuple[str, ...], depth_name: str
@@ -186,11 +193,38 @@ class Scan:
         return points, small[::stride, ::stride][there]
 
 
+def _nearest(places: dict[str, np.ndarray], reach: float) -> dict[str, tuple[str, ...]]:
+    """Each one's nearest others within reach metres; of two alike the first by name."""
+    names = sorted(places)
+    at = np.array([places[name] for name in names]).reshape(-1, 3)
+    found = {}
+    for i, name in enumerate(names):
+        away = np.linalg.norm(at - at[i], axis=1)
+        away[(away == 0) | (away > reach)] = np.inf
+        most = np.partition(away, min(_NEAREST, len(away)) - 1)[:_NEAREST].max()
+        near = np.flatnonzero((away <= most) & (away < np.inf))
+        near = near[np.argsort(away[near], kind="stable")]
+        found[name] = tuple(names[k] for k in near[:_NEAREST])
+    return found
+
+
+def _neighbours(
+    name: str, entry: dict[str, Any], known: Container[str], near: dict[str, tuple[str, ...]]
+) -> tuple[str, ...]:
+    """Those listed; else the nearest."""
+    listed = entry.get("neighbours")
+    if listed is None:
+        return near[name]
+    return tuple(dict.fromkeys(x for x in listed if x in known and x != name))
+
+
 def _load(uri: str) -> tuple[dict[str, Any], list[Any]]:
     with files.open_planned(uri) as file:
         data = file.read(_MAX_POSES + 1)
     if len(data) > _MAX_POSES:
         raise DataError(f"{POSES}: more than {_MAX_POSES} bytes", stage="annotate")
+    if data.count(b"{") + data.count(b"[") > _MAX_OBJECTS:
+        raise DataError(f"{POSES}: more than {_MAX_OBJECTS} objects and lists", stage="annotate")
     try:
         value = json.loads(data)
     except (ValueError, RecursionError) as e:
@@ -236,3 +270,6 @@ def _checked(entry: dict[str, Any], name: str) -> None:
     neighbours = entry.get("neighbours", [])
     if not isinstance(neighbours, list) or not all(isinstance(x, str) for x in neighbours):
         raise DataError(f"neighbours of {name} are not names", stage="annotate", key=name)
+    if len(neighbours) > _MAX_NEIGHBOURS:
+        reason = f"{name} has {len(neighbours)} neighbours, more than {_MAX_NEIGHBOURS}"
+        raise DataError(reason, stage="annotate", key=name)

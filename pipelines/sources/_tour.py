@@ -150,10 +150,14 @@ class Tour:
         columns = round(min(2 * _SMALL * math.tan(self.view.fov / 2), 4 * _SMALL))
         rows = max(1, round(columns * self.view.height / self.view.width))
         self.small = View(height=rows, width=columns, fov=self.view.fov)
-        self._cube = _kept(self._load, _KEPT)
-        self._cloud = _kept(lambda name: self._of(name).cloud(), _KEPT)  # type: ignore[misc]
-        self._coloured = _kept(lambda name: self._of(name).coloured(), 2)  # type: ignore[misc]
-        self._measured = functools.cache(self._measure)
+        # without `self` in them the tour is no cycle, which would keep hundreds of MB for a while
+        size = cube_size(self.view)
+        self._cube: Callable[[str], Cube] = _kept(
+            lambda name: panos[name].image().cube(size), _KEPT
+        )
+        self._cloud = _kept(lambda name: panos[name].cloud(), _KEPT)  # type: ignore[misc]
+        self._coloured = _kept(lambda name: panos[name].coloured(), 2)  # type: ignore[misc]
+        self._measured: dict[tuple[str, str], _Hop | DataError] = {}
 
     def episodes(
         self, mine: Iterable[str], routes: Iterable[Route]
@@ -240,10 +244,10 @@ class Tour:
         return tuple(way)
 
     def _is_lesson(self, start: str, end: str) -> bool:
-        return isinstance(self._measured(start, end), _Hop)
+        return isinstance(self._pair(start, end), _Hop)
 
     def _hop(self, start: str, end: str) -> _Hop:
-        found = self._measured(start, end)
+        found = self._pair(start, end)
         if isinstance(found, DataError):
             raise _renamed(found, "")
         return found
@@ -289,8 +293,10 @@ class Tour:
         turn = pose.relative(self._of(name).at, _opencv(at))
         return crop(self._cube(name), turn[:3, :3], self.view)
 
-    def _load(self, name: str) -> Cube:
-        return self._of(name).image().cube(cube_size(self.view))
+    def _pair(self, start: str, end: str) -> _Hop | DataError:
+        if (start, end) not in self._measured:
+            self._measured[start, end] = self._measure(start, end)
+        return self._measured[start, end]
 
     def _measure(self, start: str, end: str) -> _Hop | DataError:
         """The pair, if it is a lesson; what it lacks is a declared loss."""
@@ -304,7 +310,7 @@ class Tour:
             hop = _Hop(yaw, *self._shared(a, b, yaw))
             self._check(hop.overlap, f"{start} to {end}", hop.how)
         except DataError as e:
-            return e
+            return _renamed(e, "")  # this one's traceback holds the points
         return hop
 
     def _shared(self, a: Pano, b: Pano, yaw: float) -> tuple[float, str]:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from pipelines import files
 from pipelines.episode import UNIT_BYTES, Episode, SourceInfo, Unit, split_of
+from pipelines.ops.labels import clean_text
 from pipelines.sources import _matterport3d_fake
 from pipelines.sources._matterport3d_scan import Scan
 from pipelines.sources._tour import CONTROLS, FPS, OPTIONS, Tour
@@ -56,6 +57,7 @@ lists: tasks/benchmark of the owners' repository.""",
 
 _SCAN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _SPLITS = ("train", "val", "test")
+_MAX_SPLIT = 1 << 20
 # what a scan's panorama becomes, for the plan: looks, steps, ways out and a walk
 _EPISODES, _FRAMES = 8, 160
 
@@ -87,7 +89,8 @@ def units(path: str, target_bytes: int = UNIT_BYTES) -> Iterator[Unit]:
         )
     for scan in sorted(set(sizes) | graphs | set(splits)):
         if not _SCAN.fullmatch(scan):
-            raise UsageError(f"{files.join(path, scan)}: not named for a scan; move it elsewhere")
+            where = clean_text(files.join(path, scan))
+            raise UsageError(f"{where}: not named for a scan; move it elsewhere")
         panos = -(-faces[scan] // 6)
         parts = max(1, min(panos, -(-sizes[scan] // max(target_bytes, 1))))
         for part in range(parts):
@@ -112,8 +115,9 @@ def _splits(path: str) -> dict[str, str]:
     """Scan -> split, as the owners' lists have it."""
     found = {}
     for split in _SPLITS:
-        uri = files.join(path, f"scenes_{split}.txt")
-        if files.exists(uri):
+        for uri, size in files.glob(path, f"scenes_{split}.txt"):
+            if size > _MAX_SPLIT:
+                raise UsageError(f"{uri}: {size} bytes, more than {_MAX_SPLIT}: no list of scans")
             listed = files.read(uri).decode("utf-8", "replace").split()
             found |= {scan: split for scan in listed if _SCAN.fullmatch(scan)}
     return found
@@ -135,10 +139,11 @@ def episodes(unit: Unit) -> Iterator[Episode | DataError]:
         yield from scan.errors
     names = sorted(scan.panos)
     mine = names[len(names) * part // parts : len(names) * (part + 1) // parts]
+    here = set(mine)
     routes = [
         route
         for route in scan.routes
-        if route.panos[0] in mine or (part == 0 and route.panos[0] not in scan.panos)
+        if route.panos[0] in here or (part == 0 and route.panos[0] not in scan.panos)
     ]
     yield from Tour(name, scan.panos, unit, INFO).episodes(mine, routes)
 

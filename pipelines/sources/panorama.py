@@ -26,6 +26,7 @@ from pathlib import Path
 
 from pipelines import files
 from pipelines.episode import UNIT_BYTES, Episode, Option, SourceInfo, Unit, split_of
+from pipelines.ops.labels import clean_text
 from pipelines.sources import _panorama_fake
 from pipelines.sources._panorama_scan import IMAGE, Scan
 from pipelines.sources._tour import CONTROLS, FPS, OPTIONS, Tour
@@ -88,8 +89,8 @@ def units(path: str, target_bytes: int = UNIT_BYTES) -> Iterator[Unit]:
         )
     for folder, sizes in sorted(found.items()):
         scan = "" if folder == root else files.name_of(folder)
-        if scan and not _NAME.fullmatch(scan):
-            raise UsageError(f"{folder}: not a name for a scan; rename it, without '@'")
+        if scan and (not _NAME.fullmatch(scan) or clean_text(scan) != scan):
+            raise UsageError(f"{clean_text(folder)}: no name for a scan; rename it, without '@'")
         parts = max(1, min(len(sizes), -(-sum(sizes) // max(target_bytes, 1))))
         for part in range(parts):
             yield Unit(
@@ -111,12 +112,18 @@ def episodes(unit: Unit) -> Iterator[Episode | DataError]:
         DataError: if there is a poses.json that cannot be read.
     """
     part, parts = unit.params["part"], unit.params["parts"]
-    scan = Scan(unit.uri, unit.option(INFO, "reach"))
-    if part == 0:
-        yield from scan.errors
+    name = unit.params["scan"] or "scan"
+    try:
+        scan = Scan(unit.uri, unit.option(INFO, "reach"))
+    except DataError as e:
+        e.key = name
+        raise
+    for error in scan.errors if part == 0 else ():
+        error.key = f"{name}.{error.key}"
+        yield error
     names = sorted(scan.panos)
     mine = names[len(names) * part // parts : len(names) * (part + 1) // parts]
-    tour = Tour(unit.params["scan"] or "scan", scan.panos, unit, INFO, scan.license)
+    tour = Tour(name, scan.panos, unit, INFO, scan.license)
     yield from tour.episodes(mine, [])
 
 

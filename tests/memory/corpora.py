@@ -1,10 +1,12 @@
-"""The fake of each source, scaled up: a 2-hour video, or 2 GB of TFRecord or tar."""
+"""The fake of each source, scaled up: a 2-hour video, 2 GB of TFRecord or tar, large panoramas."""
 
 from __future__ import annotations
 
 import gzip
 import io
 import json
+import re
+import shutil
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +17,15 @@ import pyarrow.parquet as pq
 
 from pipelines import sources
 from pipelines.ops.images import encode_jpeg
-from tests.memory.scale import BYTES, SECONDS, big_tfrecord, long_video
+from tests.memory.scale import (
+    BYTES,
+    SECONDS,
+    big_depth,
+    big_hdr,
+    big_jpeg,
+    big_tfrecord,
+    long_video,
+)
 
 _UID = "5f82c2d9-cfeb-4fa3-a1d7-d982f8bd1045"
 
@@ -133,6 +143,59 @@ def lerobot(root: Path) -> Path:
     return fake
 
 
+def matterport3d(root: Path) -> Path:
+    """One house of 40 panoramas at their real size, three with depth: a row of the fake's rooms."""
+    fake, name, count = sources.get("matterport3d").fake(root, 0, traps=False), "aB3dE5fG7hJ", 40
+    (fake / "R2R_train.json").unlink()
+    (fake / "connectivity/kL2mN4pQ6rS_connectivity.json").unlink()
+    shutil.rmtree(fake / "kL2mN4pQ6rS")
+    shutil.rmtree(fake / name / "undistorted_color_images")
+    for depth in (fake / name / "undistorted_depth_images").iterdir():
+        big_depth(depth, 16)
+    conf = fake / name / f"undistorted_camera_parameters/{name}.conf"
+    focal, x, y = 16 * 67.0, 16 * 39.5, 16 * 31.25
+    line = f"intrinsics_matrix {focal} 0 {x} 0 {focal} {y} 0 0 1"
+    conf.write_text(re.sub("intrinsics_matrix.*", line, conf.read_text()))
+    graph = fake / "connectivity" / f"{name}_connectivity.json"
+    room, faces = json.loads(graph.read_text()), fake / name / "matterport_skybox_images"
+    large = {f: big_jpeg(f.read_bytes(), 1024, 1024) for f in sorted(faces.iterdir())}
+    entries = []
+    for i in range(count):
+        entry = room[i % len(room)] | {"unobstructed": [abs(i - j) == 1 for j in range(count)]}
+        old, new = entry["image_id"], entry["image_id"][:-2] + f"{i:02d}"
+        if i < len(room):
+            new = old
+        entry["pose"] = [*entry["pose"]]
+        entry["pose"][3] += 6.0 * (i // len(room))
+        entries.append(entry | {"image_id": new})
+        for file, data in large.items():
+            if file.name.startswith(old):
+                (faces / file.name.replace(old, new)).write_bytes(data)
+    graph.write_text(json.dumps(entries))
+    return fake
+
+
+def panorama(root: Path) -> Path:
+    """Twelve photographs of 8192x4096 with depth, and one of 4096x2048 in high dynamic range."""
+    fake = sources.get("panorama").fake(root, 0, traps=False)
+    (fake / "loose/garden.jpg").unlink()
+    big_hdr(fake / "loose/hall.hdr", 2048)
+    house = fake / "house"
+    value = json.loads((house / "poses.json").read_text())
+    big_depth(house / "0_depth.png", 4)
+    image, depth = big_jpeg((house / "0.jpg").read_bytes(), 4096, 8192), house / "0_depth.png"
+    entry, entries = value["panoramas"][0], []
+    for i in range(12):
+        pose = [*entry["pose"]]
+        pose[3] += 0.5 * i
+        (house / f"{i}.jpg").write_bytes(image)
+        if i:
+            shutil.copy(depth, house / f"{i}_depth.png")
+        entries.append({"image": f"{i}.jpg", "pose": pose, "depth": f"{i}_depth.png"})
+    (house / "poses.json").write_text(json.dumps(value | {"panoramas": entries}))
+    return fake
+
+
 def laion(root: Path) -> Path:
     """One tar of 2 GB."""
     noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
@@ -157,5 +220,7 @@ CORPORA: dict[str, Callable[[Path], Path]] = {
     "habitat": habitat,
     "laion": laion,
     "lerobot": lerobot,
+    "matterport3d": matterport3d,
+    "panorama": panorama,
     "something_something_v2": something_something_v2,
 }

@@ -1,4 +1,5 @@
-"""Peak memory of preparing each source at scale: a 2-hour video, or 2 GB of TFRecord or tar.
+"""Peak memory of preparing each source at scale: a 2-hour video, 2 GB of TFRecord or tar, houses
+of large panoramas.
 
     python -m tests.memory.measure --source bridge --source ego4d
 

@@ -1,13 +1,17 @@
-"""Making raw files large: a long video, a big TFRecord, from small ones of the same kind."""
+"""Making raw files large: a long video, a big TFRecord, big images, from small ones of the same
+kind."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
+from PIL import Image
 
 from pipelines.ops import tfrecord
 from pipelines.ops.images import decode_image, encode_jpeg, is_black, resize
@@ -70,6 +74,30 @@ def big_tfrecord(path: Path, *, size: int = BYTES) -> int:
             count += len(bodies)
             written = stream.tell()
     return count
+
+
+def big_jpeg(image: bytes, height: int, width: int) -> bytes:
+    """A JPEG at another size, with the noise that gives it the size of a photograph's file."""
+    large = resize(decode_image(image), height, width, "stretch")
+    noise = np.random.default_rng(len(image)).integers(0, 30, large.shape, np.uint8)
+    return encode_jpeg(large // 8 * 7 + noise)
+
+
+def big_depth(path: Path, times: int) -> None:
+    """A depth image becomes so many times as wide and as high."""
+    units = np.array(Image.open(path))
+    buffer = io.BytesIO()
+    Image.fromarray(units.repeat(times, 0).repeat(times, 1)).save(buffer, "PNG", compress_level=1)
+    path.write_bytes(buffer.getvalue())
+
+
+def big_hdr(path: Path, height: int) -> None:
+    """A panorama in high dynamic range becomes so high."""
+    small = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    assert small is not None
+    noise = np.random.default_rng(0).uniform(0.9, 1.1, (height, 2 * height, 1))
+    large = cv2.resize(small, (2 * height, height)) * noise.astype(np.float32)
+    assert cv2.imwrite(str(path), large)
 
 
 def _enlarged(record: bytes) -> bytes:
