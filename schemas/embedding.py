@@ -24,8 +24,8 @@ def token_bytes(width: int, dtype: EmbeddingDtype) -> int:
 def encode_embedding(embedding: np.ndarray, dtype: EmbeddingDtype) -> bytes:
     """A record of float `[tokens, width]`, the same bytes on every machine.
 
-    bfloat16 is little-endian, row by row. int8 is the scales, little-endian float32 `[tokens]`, then
-    the values `[tokens, width]`, each the nearest to value by scale.
+    bfloat16 is little-endian, row by row. int8 is the scales, little-endian float32 `[tokens]`,
+    then the values `[tokens, width]`, each the nearest to value by scale.
     """
     if dtype == "bfloat16":
         return embedding.astype(ml_dtypes.bfloat16).view(np.uint16).astype("<u2").tobytes()
