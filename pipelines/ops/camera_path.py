@@ -89,7 +89,9 @@ def turn_to(start: np.ndarray, yaw: float) -> Segment | None:
         return None
     parts = math.ceil(abs(turn) / STEP - 1e-9)
     yaws = [begin + turn * i / parts for i in range(1, parts + 1)]
-    return segment(start, [pose.facing(start[:3, 3], yaw, pitch) for yaw in yaws])
+    # not named by its ends: half a turn is one to either side
+    text = pose.say(np.zeros(3), 0.0, 0.0, turn)
+    return Segment(text, tuple(pose.facing(start[:3, 3], yaw, pitch) for yaw in yaws))
 
 
 def smooth_look(position: np.ndarray, rng: np.random.Generator) -> Path:
