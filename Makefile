@@ -12,7 +12,8 @@ help:
 	@echo "make check   lint, types and tests, as CI runs them"
 	@echo "make fuzz    2,000 damaged corpora through the pipeline (RUNS=n for another number)"
 	@echo "make memory  peak memory of preparing each source at scale (about 20 minutes)"
-	@echo "make bench   speed and quality beside public libraries, in an environment of theirs (2 minutes)"
+	@echo "make bench   speed and quality beside public libraries, in an environment of theirs (20 minutes;"
+	@echo "             BENCH=panorama or BENCH=text for one half)"
 	@echo "make lerobot a dataset written by the lerobot library, in an environment of its own, read back"
 	@echo "make pages   pipelines/sources/README.md, from the sources themselves"
 	@echo "make lock    resolve requirements.lock anew from pyproject.toml"
@@ -62,8 +63,10 @@ $(PEERS)/.complete: tests/bench/peers.txt
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r tests/bench/peers.txt
 	@touch $@
 
+BENCH ?= panorama text
 bench: setup $(PEERS)/.complete
-	$(VENV)/bin/python -m tests.bench.run --peers $(PEERS)/bin/python
+	$(VENV)/bin/python -m tests.bench.run --peers $(PEERS)/bin/python \
+	  --plot docs/embedding_keys.png $(BENCH)
 
 # A dataset written by the lerobot library itself, in an environment of its own (8 GB). 0.4.4 writes
 # v3.0; LEROBOT=0.3.3 writes v2.1.

@@ -5,9 +5,56 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Callable, Sequence
 
+import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.runner import PipelineRunner
+
+from infra.local_workers import watched
+from pipelines.progress import Reporter
+from schemas import UsageError
+
+_ATTEMPTS = 4
+_PATIENCE = 1.0  # seconds; the death is known a little after the channel's end
+
+
+def run(
+    build: Callable[[beam.Pipeline], None],
+    *,
+    runner: str,
+    workers: int,
+    shards: int,
+    beam_flags: list[str],
+    lines: Callable[[], Sequence[Callable[[float], str]]],
+) -> None:
+    """Runs a graph to its end. Where a local worker process dies, the graph is begun again: shards
+    that are finished have left receipts, and are not done again.
+
+    Args:
+        build: adds the graph to a pipeline.
+        runner, workers, shards, beam_flags: as for `pipeline_options`.
+        lines: gives those of progress, as for `Reporter`.
+
+    Raises:
+        UsageError: if workers die again and again.
+    """
+    for _ in range(_ATTEMPTS):
+        name, options = pipeline_options(runner, workers, shards, beam_flags)
+        pipeline = beam.Pipeline(runner=name, options=options)
+        build(pipeline)
+        with watched() as died, Reporter(*lines()):
+            try:
+                pipeline.run().wait_until_finish()
+                return
+            except Exception:
+                if not died.wait(_PATIENCE):
+                    raise
+        print("unisim: a worker process died; going on with what is left", file=sys.stderr)
+    raise UsageError(
+        f"worker processes died {_ATTEMPTS} times, often for want of memory; what is finished is"
+        " kept: run again with fewer --workers"
+    )
 
 
 def pipeline_options(
@@ -27,7 +74,7 @@ def pipeline_options(
     from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
     count = max(1, min(workers or len(os.sched_getaffinity(0)), shards))
-    process = f"{shlex.quote(sys.executable)} -m infra.beam_worker"
+    process = f"exec {shlex.quote(sys.executable)} -m infra.beam_worker"
     # named here because Beam's DirectRunner would first try to download another runner's binary
     environment = SubprocessSDKEnvironment.from_command_string(process)  # pyright: ignore
     local = FnApiRunner(environment)

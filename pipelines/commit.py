@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines import files, sources
-from pipelines.job import Job
+from pipelines.job import Job, load_manifest
 from pipelines.plan import Dataset, Plan
 from pipelines.receipt import Receipt, SlotStatistics
 from pipelines.text import ShardResult, finish
@@ -25,6 +25,7 @@ from schemas.table import (
     WORK,
     frames_dir,
     frames_file,
+    text_dir,
     tfds_files,
 )
 
@@ -45,20 +46,43 @@ def commit(job: Job, receipts: Iterable[Receipt], embedded: Iterable[ShardResult
         content |= _tfds(job.out, plan.tiers, dataset, content)
     if over_budget(datasets, job.error_budget):
         return
-    text = finish(job.out, job.encoder, list(embedded))
+    text = finish(job.target(), embedded)
     content |= text.files
     content[PLAN] = _digest(job.out, PLAN)
     files.delete_temporaries(job.out)
+    _delete_unlisted_texts(job.out, content)
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
         plan=plan.digest(),
         tiers=[str(tier) for tier in plan.tiers],
         datasets=datasets,
-        encoder=text.info,
+        encoders=(text.info,),
         files=dict(sorted(content.items())),
     )
     files.write(files.join(job.out, MANIFEST), manifest.to_json().encode())
-    files.delete_tree(files.join(job.out, WORK))
+
+
+def tidy(out: str, encoder: str, *more: str) -> None:
+    """Deletes what a job of a committed table needs no longer: files of an encoder that the
+    manifest does not list, and what lies in `_work`. A job that is killed here is tidied by the
+    next.
+
+    Args:
+        encoder: name of the one whose texts were embedded.
+        more: other folders in `_work`.
+    """
+    listed = load_manifest(out).files
+    folder = text_dir(encoder)
+    for path, _ in files.glob(files.join(out, folder), "*"):
+        if f"{folder}/{files.name_of(path)}" not in listed:
+            files.delete(path)
+    for path, _ in files.glob(out, "*"):
+        if files.is_temporary(path):
+            files.delete(path)
+    for name in (f"embed/{encoder}", *more):
+        files.delete_tree(files.join(out, WORK, name))
+    if not files.glob(files.join(out, WORK), "**"):
+        files.delete_tree(files.join(out, WORK))
 
 
 def group(plan: Plan, receipts: Iterable[Receipt]) -> dict[str, list[Receipt]]:
@@ -86,6 +110,14 @@ def summarise(plan: Plan, receipts: Iterable[Receipt]) -> list[DatasetInfo]:
     """What the datasets of a finished job hold."""
     by_dataset = group(plan, receipts)
     return [_info(dataset, by_dataset[dataset.name]) for dataset in plan.datasets]
+
+
+def _delete_unlisted_texts(out: str, content: dict[str, list[Any]]) -> None:
+    """What an earlier run with another encoder has left behind."""
+    root = out.rstrip("/") + "/"
+    for path, _ in files.glob(files.join(out, text_dir("").rstrip("/")), "**"):
+        if path.removeprefix(root) not in content:
+            files.delete(path)
 
 
 def _info(dataset: Dataset, receipts: list[Receipt]) -> DatasetInfo:

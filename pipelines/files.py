@@ -188,6 +188,15 @@ def delete_temporaries(folder: str) -> None:
                 os.unlink(path)
 
 
+def delete(path: str) -> None:
+    """Deletes a file, if it is there."""
+    if is_local(path):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+    elif FileSystems.exists(path):
+        FileSystems.delete([path])
+
+
 def delete_tree(path: str) -> None:
     """Deletes a folder and all in it, if it is there."""
     if is_local(path):

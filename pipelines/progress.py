@@ -6,6 +6,8 @@ import json
 import sys
 import threading
 import time
+import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 from pipelines import files
@@ -13,6 +15,8 @@ from pipelines.episode import Unit
 from schemas.table import WORK
 
 _EVERY = 1.0
+_TOTAL = "texts.json"
+_DONE = "texts-*.json"
 
 
 class Progress:
@@ -50,17 +54,42 @@ class Progress:
         files.write(str(self._path), json.dumps([cost, self._episodes]).encode())
 
 
+class TextNote:
+    """A worker's note of how many texts it has embedded, renewed twice a second at most."""
+
+    def __init__(self, folder: str):
+        self._path = files.join(folder, _DONE.replace("*", uuid.uuid4().hex))
+        self._on = files.is_local(folder)
+        self._lock = threading.Lock()
+        self._done = 0
+        self._last = 0.0
+
+    def add(self, texts: int) -> None:
+        """So many more texts are done."""
+        with self._lock:
+            self._done += texts
+            now = time.monotonic()
+            if self._on and now - self._last >= 0.5 * _EVERY:
+                self._last = now
+                files.write(self._path, json.dumps(self._done).encode())
+
+
+def note_texts(folder: str, total: int) -> None:
+    """Notes how many texts there are to embed."""
+    if files.is_local(folder):
+        files.write(files.join(folder, _TOTAL), json.dumps(total).encode())
+
+
 class Reporter:
-    """Prints `prepare  43%  12.1 MB/s  310 episodes  0:21 left` while a block runs.
+    """Prints one line of progress now and then while a block runs.
 
     Args:
-        out: the table.
-        costs: (dataset, shard) -> cost of all shards that remain to be done.
+        lines: each says how far one stage of the job is, given the seconds since the job began;
+            the last one that has something to say is printed.
     """
 
-    def __init__(self, out: str, costs: dict[tuple[str, int], int]):
-        self._folder = Path(out, WORK)
-        self._costs = costs
+    def __init__(self, *lines: Callable[[float], str]):
+        self._lines = lines
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -75,19 +104,36 @@ class Reporter:
     def _run(self) -> None:
         begin = time.monotonic()
         live = sys.stderr.isatty()
-        total = max(1, sum(self._costs.values()))
         printed = False
         while not self._stop.wait(0.5 if live else 5.0):
-            done, episodes = self._read()
-            seconds = time.monotonic() - begin
-            rate = done / seconds
-            left = (total - done) / rate if done else float("inf")
-            line = f"prepare {done / total:4.0%}  {rate / 1e6:6.1f} MB/s  {episodes:,} episodes"
-            line += f"  {clock(left)} left" if done else "  starting workers"
+            said = [line(time.monotonic() - begin) for line in self._lines]
+            line = ([text for text in said if text] or ["starting workers"])[-1]
             print(line.ljust(70), end="\r" if live else "\n", file=sys.stderr, flush=True)
             printed = live
         if printed:
             print(" " * 70, end="\r", file=sys.stderr, flush=True)
+
+
+class FrameLine:
+    """`prepare  43%  12.1 MB/s  310 episodes  0:21 left`.
+
+    Args:
+        out: the table.
+        costs: (dataset, shard) -> cost of all shards that remain to be done.
+    """
+
+    def __init__(self, out: str, costs: dict[tuple[str, int], int]):
+        self._folder = Path(out, WORK)
+        self._costs = costs
+
+    def __call__(self, seconds: float) -> str:
+        total = sum(self._costs.values())
+        done, episodes = self._read()
+        if not done:
+            return ""
+        rate = done / seconds
+        line = f"prepare {done / total:4.0%}  {rate / 1e6:6.1f} MB/s  {episodes:,} episodes"
+        return f"{line}  {clock((total - done) / rate)} left"
 
     def _read(self) -> tuple[int, int]:
         cost = episodes = 0
@@ -103,6 +149,34 @@ class Reporter:
             if not (self._folder / "receipts" / name).exists():
                 cost += noted
         return cost, episodes
+
+
+class TextLine:
+    """`embed  43%  120 texts/s  0:21 left`.
+
+    Args:
+        folder: where the workers' notes lie; those of an earlier run are deleted.
+    """
+
+    def __init__(self, folder: str):
+        self._folder = Path(folder)
+        self._begin: float | None = None
+        for path in [*self._folder.glob(_DONE), self._folder / _TOTAL]:
+            path.unlink(missing_ok=True)
+
+    def __call__(self, seconds: float) -> str:
+        try:
+            total = json.loads((self._folder / _TOTAL).read_text())
+            done = sum(json.loads(path.read_text()) for path in self._folder.glob(_DONE))
+        except (OSError, ValueError):
+            return ""
+        if self._begin is None:
+            self._begin = seconds
+        if not done:
+            return f"embed   0%  of {total:,} texts, loading the encoder" if total else ""
+        rate = done / max(seconds - self._begin, 0.5)
+        line = f"embed {done / max(total, 1):4.0%}  {rate:8,.1f} texts/s"
+        return f"{line}  {clock(max(total - done, 0) / rate)} left"
 
 
 def clock(seconds: float) -> str:

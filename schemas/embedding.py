@@ -13,6 +13,8 @@ import numpy as np
 
 EmbeddingDtype = Literal["bfloat16", "int8"]
 DTYPES: tuple[EmbeddingDtype, ...] = ("bfloat16", "int8")
+Compute = Literal["float32", "bfloat16"]
+"""What an encoder computes matrix products in; they are summed in float32 either way."""
 _SCALE_BYTES = 4
 
 

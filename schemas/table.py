@@ -9,11 +9,15 @@ OUT/
   frames-24x40/bridge/1.0.0/    bridge-train.array_record-00000-of-00012 … and the two
                                 JSON files that tensorflow-datasets wants
   frames-192x320/bridge/1.0.0/  the same rows in the same order at another resolution
-  text/tiny-random/             encoder.json, keys.npy, embeddings.array_record-00000-of-00001
+  text/tiny-random/             keys-39.npy, embeddings-39.array_record-00000-of-00001
   _work/                        receipts of finished shards while a job runs; gone after the commit
 ```
 
 A dataset's shard k holds one file per split; a split without rows in that shard has an empty file.
+
+The text folders grow: `unisim embed` adds rows to an encoder's, or makes a second one's. Files have
+their number of rows in their names, so that a file with more rows is another file, and those that a
+manifest lists stay as they are until the next manifest is in its place. Rows never go away.
 """
 
 from __future__ import annotations
@@ -25,7 +29,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from schemas.errors import UsageError
+from schemas.embedding import Compute, EmbeddingDtype
+from schemas.errors import UsageError, did_you_mean
 from schemas.record import SCHEMA_VERSION, Chunk, Tier, features
 
 PLAN = "plan.json"
@@ -59,30 +64,42 @@ def index_file(dataset: str, shard: int, num_shards: int) -> str:
 def text_dir(encoder: str) -> str:
     """The folder, relative to the table, of an encoder's embeddings.
 
-    It holds `encoder.json` (an `EncoderInfo`), `keys.npy` (uint8 `[n, 16]`, the sorted text keys)
-    and ArrayRecord files whose records, one after another, are the embeddings in the same order:
-    the little-endian bfloat16 bytes of `[tokens, width]`, real tokens only, padding left out.
+    What is in it says the manifest (`Manifest.encoder`): one `text_keys` file and a `text_file` for
+    each shard that has rows. The records of those, shard after shard, are the embeddings in the
+    order of the keys, each as `schemas.embedding.encode_embedding` writes it.
     """
     return f"text/{encoder}"
 
 
-def text_file(encoder: str, shard: int, num_shards: int) -> str:
-    """One embeddings file, relative to the table."""
-    name = f"embeddings.array_record-{shard:05d}-of-{num_shards:05d}"
+def text_keys(encoder: str, rows: int) -> str:
+    """The file, relative to the table, of an encoder's keys: uint8 `[rows, 16]`, sorted."""
+    return f"{text_dir(encoder)}/keys-{rows}.npy"
+
+
+def text_file(encoder: str, shard: int, num_shards: int, rows: int) -> str:
+    """One embeddings file, relative to the table; a shard without rows has none.
+
+    Args:
+        rows: of this shard.
+    """
+    name = f"embeddings-{rows}.array_record-{shard:05d}-of-{num_shards:05d}"
     return f"{text_dir(encoder)}/{name}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EncoderInfo:
-    """What made the embeddings.
+    """What made the embeddings, and how they are stored.
 
     Attributes:
-        name: folder name under text/: "t5-v1_1-xxl", or "tiny-random".
+        name: folder name under text/: "t5-v1_1-xxl", "t5-v1_1-xxl-int8", or "tiny-random".
         width: of an embedding, the encoder's d_model.
         max_tokens: longer texts were cut to this many tokens.
-        digest: hex BLAKE2b of weights, configuration and vocabulary.
+        digest: hex BLAKE2b of weights, configuration, vocabulary, code version and `compute`.
         description: a sentence for people; says so if it is not a language model.
-        shard_rows: rows of each embeddings file, in order.
+        dtype: of the stored rows, see `schemas.embedding`.
+        compute: what the encoder computed in, "float32" or "bfloat16".
+        shard_rows: rows of each shard, in order.
+        truncated: how many of the rows are of texts that were cut.
     """
 
     name: str
@@ -90,7 +107,36 @@ class EncoderInfo:
     max_tokens: int
     digest: str
     description: str
+    dtype: EmbeddingDtype = "bfloat16"
+    compute: Compute = "float32"
     shard_rows: tuple[int, ...] = ()
+    truncated: int = 0
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> EncoderInfo:
+        """The inverse of `dataclasses.asdict`, from JSON. Raises TypeError or KeyError."""
+        fields: dict[str, Any] = {**value, "shard_rows": tuple(value["shard_rows"])}
+        return cls(**fields)
+
+    @property
+    def rows(self) -> int:
+        """Of all shards together."""
+        return sum(self.shard_rows)
+
+    def same_rows(self, other: EncoderInfo) -> bool:
+        """Whether equal texts have equal bytes with both, whatever the folders are called."""
+        return (self.digest, self.dtype) == (other.digest, other.dtype)
+
+
+def text_files(encoder: EncoderInfo) -> list[str]:
+    """Every file, relative to the table, of an encoder's embeddings: the keys, then the rows."""
+    shards = len(encoder.shard_rows)
+    rows = [
+        text_file(encoder.name, shard, shards, rows)
+        for shard, rows in enumerate(encoder.shard_rows)
+        if rows
+    ]
+    return [text_keys(encoder.name, encoder.rows), *rows]
 
 
 INDEX_SCHEMA = pa.schema(
@@ -202,7 +248,9 @@ class Manifest:
         schema_version: `record.SCHEMA_VERSION` of its records.
         plan: hex digest of the plan that made it.
         tiers: as text, "24x40:raw".
-        datasets, encoder: what is in it.
+        datasets: what is in it.
+        encoders: what its texts are embedded by; the first is the table's own, which training
+            takes where nothing else is said.
         files: path relative to the table -> [bytes, hex BLAKE2b-128].
     """
 
@@ -210,11 +258,27 @@ class Manifest:
     plan: str
     tiers: list[str]
     datasets: list[DatasetInfo]
-    encoder: EncoderInfo
+    encoders: tuple[EncoderInfo, ...]
     files: dict[str, list[Any]]
 
     def to_json(self) -> str:
         return dump_json(dataclasses.asdict(self))
+
+    def encoder(self, name: str | None = None) -> EncoderInfo:
+        """One of its encoders; None is the table's own. Raises UsageError if it has no such."""
+        for encoder in self.encoders:
+            if name in (None, encoder.name):
+                return encoder
+        names = [encoder.name for encoder in self.encoders]
+        raise UsageError(
+            f"--encoder {name}: the table has no embeddings of that name (`unisim embed` adds an"
+            f" encoder's); {did_you_mean(str(name), names)}"
+        )
+
+    def without_text(self) -> str:
+        """The JSON of all but the embeddings: what stays the same when texts are added."""
+        kept = {name: value for name, value in self.files.items() if not name.startswith("text/")}
+        return dataclasses.replace(self, encoders=(), files=kept).to_json()
 
     @classmethod
     def from_json(cls, text: str, path: str = MANIFEST) -> Manifest:
@@ -226,13 +290,11 @@ class Manifest:
                     f"{path}: schema version {value['schema_version']}, this program reads"
                     f" {SCHEMA_VERSION}; prepare the table again with this version"
                 )
-            encoder = value["encoder"]
-            encoder["shard_rows"] = tuple(encoder["shard_rows"])
             return cls(
                 **value
                 | {
                     "datasets": [DatasetInfo(**d) for d in value["datasets"]],
-                    "encoder": EncoderInfo(**encoder),
+                    "encoders": tuple(EncoderInfo.from_dict(e) for e in value["encoders"]),
                 }
             )
         except (ValueError, KeyError, TypeError) as e:

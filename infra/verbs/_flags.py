@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
+import sys
 from collections.abc import Sequence
 from typing import Annotated
 
 import tyro
 
-from schemas import Tier, UsageError
+from schemas import EncoderInfo, Tier, UsageError, did_you_mean
+from schemas.embedding import Compute, EmbeddingDtype
 
 DEFAULT_TIER = "24x40:raw"
 
@@ -40,6 +43,67 @@ class PlanFlags:
 
     shard_mb: float = 128.0
     """Raw megabytes per shard, the unit of parallel work and of resuming."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EncoderFlags:
+    """What embeds the texts."""
+
+    t5: str | None = None
+    """Hugging Face directory of a T5 encoder (config.json, model.safetensors, spiece.model).
+    Default: `tiny-random`, built in for trying things out. It is not a language model."""
+
+    embedding_dtype: EmbeddingDtype = "bfloat16"
+    """How embeddings are stored: bfloat16, or int8 with a scale per token, half the bytes for a
+    little more error. Its embeddings go into a folder of their own, NAME-int8."""
+
+    embedding_compute: Compute = "float32"
+    """What the encoder computes in. bfloat16 is several times faster on accelerators; its
+    embeddings go into a folder of their own, NAME-bf16."""
+
+    def check(self) -> EncoderInfo:
+        """What the encoder is; the costliest check, it digests the weights. Raises UsageError."""
+        from pipelines.text import check_directory
+
+        return check_directory(self.t5, compute=self.embedding_compute, dtype=self.embedding_dtype)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BeamFlags:
+    """How a job runs."""
+
+    runner: str = "FnApiRunner"
+    """Beam runner. The default is Beam's own local one, with --workers processes."""
+
+    workers: int = 0
+    """Local processes; 0 is one per core. Each that embeds texts loads the encoder."""
+
+    def check_beam(self, verb: str, beam_flags: list[str]) -> None:
+        """A flag that nobody knows is a typing error, found before any work starts."""
+        from apache_beam.options.pipeline_options import PipelineOptions
+
+        left = PipelineOptions(beam_flags).get_all_options(retain_unknown_options=True)
+        known = PipelineOptions([]).get_all_options()
+        ours = [field.name.replace("_", "-") for field in dataclasses.fields(self)]
+        for name in left:
+            if name not in known and self.runner == "FnApiRunner":
+                hint = did_you_mean(name.replace("_", "-"), ours)
+                raise UsageError(f"unknown flag --{name}; {hint}")
+        stray = [text for text in beam_flags[:1] if not text.startswith("-")]
+        if stray:
+            raise UsageError(f"{stray[0]!r} belongs to no flag; see `unisim {verb} --help`")
+
+
+def say(line: str) -> None:
+    """A line about the job, beside its output."""
+    print(f"unisim: {line}", file=sys.stderr, flush=True)
+
+
+def absolute(path: str) -> str:
+    """The path as workers need it, whatever folder they run in."""
+    from pipelines import files
+
+    return os.path.abspath(path) if files.is_local(path) else path
 
 
 def make_plan(flags: PlanFlags):

@@ -56,8 +56,18 @@ def summary(table) -> None:
             f"{d.declared_losses:>9,}{sum(d.clipped.values()):>8,}  {splits}, {d.license}"
         )
         print_losses(d)
-    encoder = table.manifest.encoder
-    print(f"tiers {' '.join(map(str, table.tiers))}; text {encoder.name}: {encoder.description}")
+    print(f"tiers {' '.join(map(str, table.tiers))}")
+    for encoder in table.manifest.encoders:
+        print_encoder(encoder)
+
+
+def print_encoder(encoder) -> None:
+    """`text tiny-random: 39 texts, 1 of them cut to 64 tokens, bfloat16. A tiny T5 …`"""
+    cut = f", {encoder.truncated:,} of them cut to {encoder.max_tokens} tokens"
+    print(
+        f"text {encoder.name}: {encoder.rows:,} texts{cut if encoder.truncated else ''},"
+        f" {encoder.dtype}. {encoder.description}"
+    )
 
 
 def print_losses(dataset) -> None:

@@ -84,6 +84,7 @@ def _summary(table: Path, run: Path, rollout: Path, prepared: float, seconds: fl
     from pipelines.progress import clock
 
     manifest = json.loads((table / "manifest.json").read_text())
+    encoder = manifest["encoders"][0]
     records = sum(d["chunks"] for d in manifest["datasets"])
     frames = sum(d["frames"] for d in manifest["datasets"])
     losses = [json.loads(line)["loss"] for line in (run / "metrics.jsonl").read_text().splitlines()]
@@ -94,7 +95,7 @@ def _summary(table: Path, run: Path, rollout: Path, prepared: float, seconds: fl
         f"""
 demo done in {clock(seconds)}
   records    {records:,} of {frames:,} frames{rate}
-  text       {manifest["encoder"]["name"]}: {manifest["encoder"]["description"]}
+  text       {encoder["name"]}: {encoder["description"]}
   loss       {first:.3f} over the first {tenth} steps, {last:.3f} over the last {tenth}
   look at    {rollout / "rollout.png"}   contact sheet: the start, then a row per action
              {rollout / "rollout.mp4"}   the same as a video

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import sys
 import time
 
 import tyro
 
-from infra.verbs._flags import PlanFlags, human, make_plan
-from infra.verbs.audit import print_losses
+from infra.verbs._flags import (
+    BeamFlags,
+    EncoderFlags,
+    PlanFlags,
+    absolute,
+    human,
+    make_plan,
+    say,
+)
+from infra.verbs.audit import print_encoder, print_losses
 from schemas import UsageError
 
 DESCRIPTION = """Turn raw data into a table of (action in, video out) records.
@@ -26,21 +32,11 @@ where it was; a finished one is left alone. Examples:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PrepareFlags(PlanFlags):
+class PrepareFlags(BeamFlags, EncoderFlags, PlanFlags):
     """Which raw data becomes which table, and how the job runs."""
-
-    t5: str | None = None
-    """Hugging Face directory of a T5 encoder (config.json, model.safetensors, spiece.model).
-    Default: `tiny-random`, built in for trying things out. It is not a language model."""
 
     error_budget: float = 0.01
     """Part of each source's episodes that may be lost before the run fails at its end."""
-
-    runner: str = "FnApiRunner"
-    """Beam runner. The default is Beam's own local one, with --workers processes."""
-
-    workers: int = 0
-    """Local processes; 0 is one per core."""
 
 
 def main(argv: list[str]) -> int:
@@ -54,76 +50,49 @@ def main(argv: list[str]) -> int:
     )
     if not 0 <= flags.error_budget <= 1:
         raise UsageError(f"--error-budget {flags.error_budget}: wanted 0 to 1")
-    _check_beam_flags(flags, beam_flags)
+    flags.check_beam("prepare", beam_flags)
     from pipelines import files, plan
     from pipelines.job import Job
-    from pipelines.text.encoder import check_directory
     from schemas.table import MANIFEST
 
-    encoder = check_directory(flags.t5)
+    encoder = flags.check()
     made = make_plan(flags)
     plan.save(made, flags.out)
     job = Job(
-        out=_absolute(flags.out),
-        t5=flags.t5 and _absolute(flags.t5),
+        out=absolute(flags.out),
+        t5=flags.t5 and absolute(flags.t5),
         encoder=encoder,
         error_budget=flags.error_budget,
     )
     begin = time.monotonic()
     fresh = not files.exists(files.join(flags.out, MANIFEST))
     if fresh:
-        _say(f"embedding with {encoder.name}: {encoder.description}")
+        say(f"embedding with {encoder.name}: {encoder.description}")
         _run(job, made, flags, beam_flags)
     return _end(job, made, time.monotonic() - begin if fresh else 0.0)
 
 
-def _say(line: str) -> None:
-    print(f"unisim: {line}", file=sys.stderr, flush=True)
-
-
-def _absolute(path: str) -> str:
-    from pipelines import files
-
-    return os.path.abspath(path) if files.is_local(path) else path
-
-
-def _check_beam_flags(flags: PrepareFlags, beam_flags: list[str]) -> None:
-    """A flag that nobody knows is a typing error, found before any work starts."""
-    from apache_beam.options.pipeline_options import PipelineOptions
-
-    from schemas import did_you_mean
-
-    left = PipelineOptions(beam_flags).get_all_options(retain_unknown_options=True)
-    known = PipelineOptions([]).get_all_options()
-    ours = [field.name.replace("_", "-") for field in dataclasses.fields(PrepareFlags)]
-    for name in left:
-        if name not in known and flags.runner == "FnApiRunner":
-            raise UsageError(f"unknown flag --{name}; {did_you_mean(name.replace('_', '-'), ours)}")
-    stray = [text for text in beam_flags[:1] if not text.startswith("-")]
-    if stray:
-        raise UsageError(f"{stray[0]!r} belongs to no flag; see `unisim prepare --help`")
-
-
 def _run(job, made, flags: PrepareFlags, beam_flags: list[str]) -> None:
     """Runs the graph to its end, with a progress line."""
-    import apache_beam as beam
-
-    from infra.runners import pipeline_options
+    from infra import runners
     from pipelines import prepare, receipt
-    from pipelines.progress import Reporter
+    from pipelines.progress import FrameLine, TextLine
 
     tasks = prepare.tasks(made, job.out)
     costs = {(t.dataset.name, t.shard.index): t.shard.cost for t in tasks}
     done = receipt.load_all(job.out, list(costs))
     if done:
-        _say(f"{len(done)} of {len(tasks)} shards are done from before")
+        say(f"{len(done)} of {len(tasks)} shards are done from before")
     for item in done:
         del costs[item.dataset, item.shard]
-    runner, options = pipeline_options(flags.runner, flags.workers, len(costs), beam_flags)
-    pipeline = beam.Pipeline(runner=runner, options=options)
-    prepare.build(pipeline, job)
-    with Reporter(job.out, costs):
-        pipeline.run().wait_until_finish()
+    runners.run(
+        lambda pipeline: prepare.build(pipeline, job),
+        runner=flags.runner,
+        workers=flags.workers,
+        shards=max(len(costs), job.target().num_shards),
+        beam_flags=beam_flags,
+        lines=lambda: [FrameLine(job.out, costs), TextLine(job.target().work)],
+    )
 
 
 def _too_much(dataset, budget: float) -> str:
@@ -144,22 +113,22 @@ def _too_much(dataset, budget: float) -> str:
 def _end(job, made, seconds: float) -> int:
     """Says what the table holds; 1 if it was not committed for its losses."""
     from pipelines import commit, files, prepare, receipt
-    from schemas import Manifest
-    from schemas.table import DEAD_LETTERS, MANIFEST, WORK
+    from pipelines.job import load_manifest
+    from schemas.table import DEAD_LETTERS, MANIFEST
 
-    path = files.join(job.out, MANIFEST)
-    if not files.exists(path):
+    if not files.exists(files.join(job.out, MANIFEST)):
         shards = [(t.dataset.name, t.shard.index) for t in prepare.tasks(made, job.out)]
         datasets = commit.summarise(made, receipt.load_all(job.out, shards))
         for d in commit.over_budget(datasets, job.error_budget):
-            _say(f"{d.name}: {_too_much(d, job.error_budget)}; see {job.out}/{DEAD_LETTERS}")
+            say(f"{d.name}: {_too_much(d, job.error_budget)}; see {job.out}/{DEAD_LETTERS}")
         return 1
-    files.delete_tree(files.join(job.out, WORK))  # a job killed just after its commit leaves it
-    manifest = Manifest.from_json(files.read(path).decode(), path)
-    if manifest.encoder.digest != job.encoder.digest:
+    commit.tidy(job.out, job.encoder.name, "receipts", "progress")
+    manifest = load_manifest(job.out)
+    if not any(encoder.same_rows(job.encoder) for encoder in manifest.encoders):
+        names = ", ".join(encoder.name for encoder in manifest.encoders)
         raise UsageError(
-            f"{job.out}: complete, with embeddings of {manifest.encoder.name}; --t5 names"
-            f" {job.encoder.name}. Give another --out"
+            f"{job.out}: complete, with embeddings of {names}, not of {job.encoder.name};"
+            " `unisim embed` with the same --t5 adds them"
         )
     frames = sum(d.frames for d in manifest.datasets)
     for d in manifest.datasets:
@@ -168,6 +137,8 @@ def _end(job, made, seconds: float) -> int:
             f" {d.dead_letters:>6,} lost {d.declared_losses:>6,} declared losses"
         )
         print_losses(d)
+    for encoder in manifest.encoders:
+        print_encoder(encoder)
     size = human(sum(size for size, _ in manifest.files.values()))
     speed = f", {frames / seconds:,.0f} frames/s" if seconds else "; it was complete already"
     print(f"{job.out}: {size}, {len(manifest.files)} files{speed}")

@@ -47,7 +47,7 @@ def main(argv: list[str]) -> int:
 
 
 def _simulate(args) -> None:
-    from pipelines.text.encoder import TextEncoder, check_directory
+    from pipelines.text import TextEncoder, check_directory
     from schemas import Tier, UsageError
     from trainer.simulate import (
         SamplerSpec,
@@ -58,18 +58,21 @@ def _simulate(args) -> None:
         write_contact_sheet,
         write_mp4,
     )
+    from trainer.train.checkpoint import Checkpoints
 
     # all that can be wrong is found before a large text encoder is read
     if not args.action:
         raise UsageError("no --action was given; say what is done: --action 'push the red block'")
-    encoder_info = check_directory(args.t5)
+    with Checkpoints(args.checkpoint, keep=None) as checkpoints:
+        trained = checkpoints.info(checkpoints.latest() or 0).encoder
+    encoder_info = check_directory(args.t5, compute=trained.compute, dtype=trained.dtype)
     step, info = describe(args.checkpoint, encoder_info)
     start = load_start(args.start, Tier.parse(info.config.tier))
     sampler = SamplerSpec(steps=args.steps, eta=args.eta)
     _say(f"{args.checkpoint}: step {step}, {info.config.frames} frames per action")
 
     encoder = TextEncoder.load(args.t5, encoder_info)
-    simulator = Simulator(args.checkpoint, encoder.embed, encoder.info, sampler)
+    simulator = Simulator(args.checkpoint, _as_stored(encoder), encoder.info, sampler)
 
     def done(count: int) -> None:
         _say(f"action {count}/{len(args.action)} simulated: {args.action[count - 1]}")
@@ -78,6 +81,19 @@ def _simulate(args) -> None:
     write_mp4(args.out / "rollout.mp4", result.video, info.fps)
     write_contact_sheet(args.out / "rollout.png", result)
     _say(f"wrote {args.out / 'rollout.mp4'} and {args.out / 'rollout.png'}")
+
+
+def _as_stored(encoder):
+    """The encoder's `embed`, with the rounding that a table of its embeddings has."""
+    from schemas.embedding import decode_embedding, encode_embedding
+
+    info = encoder.info
+
+    def embed(texts):
+        rows = (encode_embedding(row, info.dtype) for row in encoder.embed(texts))
+        return [decode_embedding(row, info.width, info.dtype) for row in rows]
+
+    return embed
 
 
 def _say(line: str) -> None:

@@ -36,6 +36,9 @@ def main(argv: list[str]) -> int:
         """The prepared table: the --out of `unisim prepare`, a folder or a URI."""
         out: Path
         """The run's folder: gets config.json, metrics.jsonl and checkpoints/."""
+        encoder: str | None = None
+        """Whose embeddings of the texts: a folder under text/. Default: the table's own; `unisim
+        audit` names them, `unisim embed` adds one."""
         fields: Annotated[TrainConfig, tyro.conf.arg(name="")] = chosen
         config: Literal[tuple(configs.names())] = name  # type: ignore[valid-type]
         """Named values for all fields below; each can then be given on its own."""
@@ -44,7 +47,7 @@ def main(argv: list[str]) -> int:
 
     from trainer.train import train
 
-    train(args.fields, data=args.data, out=args.out)
+    train(args.fields, data=args.data, out=args.out, encoder=args.encoder)
     return 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from pipelines.audit import checks
+from pipelines.audit import checks, texts
 from pipelines.audit.finding import Finding
 from pipelines.audit.opened import Opened
 
@@ -22,4 +22,4 @@ def audit(table: Opened, tick: Callable[[int], None] = lambda records: None) -> 
     yield from checks.check_manifest(table)
     yield from checks.check_losses(table)
     yield from checks.check_records(table, tick)
-    yield from checks.check_embeddings(table)
+    yield from texts.check_embeddings(table)

@@ -12,7 +12,7 @@ from pipelines import files
 from pipelines.audit.finding import Finding
 from pipelines.audit.opened import Opened
 from pipelines.write import file_digest
-from schemas import DataError, DatasetInfo, Tier, decode, mask_of, text_key
+from schemas import DataError, DatasetInfo, Tier, decode, mask_of
 from schemas.record import digest
 from schemas.table import (
     DEAD_LETTERS,
@@ -21,7 +21,6 @@ from schemas.table import (
     frames_file,
     index_fields,
     text_dir,
-    text_file,
 )
 from schemas.validate import violations
 
@@ -29,7 +28,8 @@ Tick = Callable[[int], None]
 
 
 def check_files(table: Opened) -> Iterator[Finding]:
-    """Every file has the manifest's size and digest; no file is there that it does not name."""
+    """Every file has the manifest's size and digest; no file is there that it does not name, but
+    for those of an `embed` that is under way or was cut short."""
     there = set(table.listing())
     for name, (size, wanted) in table.manifest.files.items():
         if name not in there:
@@ -40,8 +40,11 @@ def check_files(table: Opened) -> Iterator[Finding]:
         if found != [size, wanted]:
             message = f"{found[0]} bytes {found[1]}, the manifest says {size} bytes {wanted}"
             yield Finding(check="files", where=name, message=message)
+    embedding = [name for name in there if name.startswith(f"{WORK}/embed/")]
+    unfinished = {f"{text_dir(name.split('/')[2])}/" for name in embedding} | {f"{WORK}/"}
     for name in sorted(there - set(table.manifest.files) - {MANIFEST}):
-        if not name.startswith(f"{WORK}/"):
+        cut_short = embedding and files.is_temporary(name)
+        if not (cut_short or name.startswith(tuple(unfinished))):
             yield Finding(check="files", where=name, message="not listed in the manifest")
 
 
@@ -146,63 +149,6 @@ def _episodes(dataset: str, rows: list[dict[str, Any]]) -> Iterator[Finding]:
 def _episode_finding(dataset: str, row: dict[str, Any], message: str) -> Finding:
     where = f"{dataset}/{row['episode_id']}/{row['step']}"
     return Finding(check="episodes", where=where, message=message)
-
-
-def check_embeddings(table: Opened) -> Iterator[Finding]:
-    """The keys are sorted and unique; every embedding is finite and as wide as the encoder; every
-    action text, and the empty one, has one."""
-    encoder = table.manifest.encoder
-    folder = text_dir(encoder.name)
-    try:
-        with files.local_copy(files.join(table.out, folder, "keys.npy")) as path:
-            keys = np.load(path, allow_pickle=False)
-        flat = [bytes(key) for key in keys]
-    except (OSError, ValueError) as e:
-        message = f"cannot be read: {e}"
-        yield Finding(check="embeddings", where=f"{folder}/keys.npy", message=message)
-        return
-    if flat != sorted(set(flat)):
-        message = "the keys are not sorted and unique"
-        yield Finding(check="embeddings", where=f"{folder}/keys.npy", message=message)
-    if len(flat) != sum(encoder.shard_rows):
-        message = f"{len(flat)} keys, {sum(encoder.shard_rows)} embeddings"
-        yield Finding(check="embeddings", where=f"{folder}/keys.npy", message=message)
-    for shard, wanted in enumerate(encoder.shard_rows):
-        name = text_file(encoder.name, shard, len(encoder.shard_rows))
-        yield from _embedding_file(table, name, wanted)
-    yield from _texts(table, set(flat))
-
-
-def _embedding_file(table: Opened, name: str, wanted: int) -> Iterator[Finding]:
-    import ml_dtypes
-
-    encoder = table.manifest.encoder
-    count = 0
-    try:
-        for count, data in enumerate(table.records(name), 1):
-            tokens = len(data) / (2 * encoder.width)
-            if not (tokens.is_integer() and 1 <= tokens <= encoder.max_tokens):
-                message = f"row {count - 1} has {len(data)} bytes, width is {encoder.width}"
-                yield Finding(check="embeddings", where=name, message=message)
-            elif not np.isfinite(np.frombuffer(data, ml_dtypes.bfloat16).astype(np.float32)).all():
-                message = f"row {count - 1} is not finite"
-                yield Finding(check="embeddings", where=name, message=message)
-    except DataError as e:
-        yield Finding(check="embeddings", where=name, message=e.reason)
-        return
-    if count != wanted:
-        message = f"{count} rows, the manifest says {wanted}"
-        yield Finding(check="embeddings", where=name, message=message)
-
-
-def _texts(table: Opened, keys: set[bytes]) -> Iterator[Finding]:
-    texts = {""}
-    for dataset in table.manifest.datasets:
-        for part in table.readable_index(dataset) or ():
-            texts |= set(part.column("text").to_pylist())
-    for text in sorted(texts):
-        if text_key(text) not in keys:
-            yield Finding(check="embeddings", where=repr(text), message="has no embedding")
 
 
 def check_manifest(table: Opened) -> Iterator[Finding]:

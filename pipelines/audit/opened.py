@@ -10,13 +10,12 @@ import pyarrow.parquet as pq
 from array_record.python.array_record_module import ArrayRecordReader
 
 from pipelines import files
-from schemas import DataError, DatasetInfo, Manifest, Tier, UsageError
+from pipelines.job import load_manifest
+from schemas import DataError, DatasetInfo, Tier
 from schemas.table import (
     DEAD_LETTER_SCHEMA,
     DEAD_LETTERS,
     INDEX_SCHEMA,
-    MANIFEST,
-    WORK,
     index_file,
 )
 
@@ -46,13 +45,7 @@ class Opened:
 
     def __init__(self, out: str):
         self.out = out
-        path = files.join(out, MANIFEST)
-        if not files.exists(path):
-            state = "an unfinished table" if files.exists(files.join(out, WORK)) else "no table"
-            raise UsageError(
-                f"{out}: {state}, {MANIFEST} is not there; run `unisim prepare` to its end"
-            )
-        self.manifest = Manifest.from_json(files.read(path).decode(), path)
+        self.manifest = load_manifest(out)
         self.tiers = [Tier.parse(text) for text in self.manifest.tiers]
 
     def index(self, dataset: str, shard: int, num_shards: int) -> pa.Table:

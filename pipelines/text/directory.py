@@ -1,6 +1,6 @@
 """`Directory`: a T5 in Hugging Face layout, checked before any work starts.
 
-Neither TensorFlow nor JAX is imported here: the check costs the time to hash the files.
+Neither TensorFlow nor JAX is imported here: the check costs the time to read the weights once.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from collections.abc import Iterator
 from pipelines import files
 from pipelines.text.config import T5Config
 from pipelines.text.vocabulary import count_pieces
-from pipelines.text.weights import Weights
+from pipelines.text.weights import WEIGHTS, Weights
 from schemas import EncoderInfo, UsageError
+from schemas.embedding import Compute, EmbeddingDtype
 
-CONFIG, WEIGHTS, VOCABULARY = "config.json", "model.safetensors", "spiece.model"
+CONFIG, VOCABULARY = "config.json", "spiece.model"
 MAX_TOKENS = 64  # UniSim, Table 6
 TINY_NAME = "tiny-random"
 
 # part of every encoder's digest: raise it when the same files come to give other embeddings
-CODE_VERSION = 1
+CODE_VERSION = 2
 
 _LAYOUT = f"wanted {CONFIG}, {WEIGHTS} and {VOCABULARY}"
 _SMALL = 64 << 20  # bytes; far above any config.json or spiece.model
-_BLOCK = 4 << 20
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,13 +36,14 @@ class Directory:
 
     Attributes:
         path: local or `gs://`.
-        config: its config.json.
-        weights: the header of its model.safetensors.
+        config: its config.json, whose bytes are `settings`.
+        weights: where the encoder's tensors are.
         spiece: the bytes of its spiece.model.
     """
 
     path: str
     config: T5Config
+    settings: bytes
     weights: Weights
     spiece: bytes
 
@@ -58,12 +59,9 @@ class Directory:
         if not files.exists(path):
             raise UsageError(f"{path}: no such T5 directory; {_LAYOUT} in it")
         with _unreadable(path):
-            config_path = files.join(path, CONFIG)
-            config = T5Config.from_json(_read(path, CONFIG), config_path)
-            if not files.exists(files.join(path, WEIGHTS)):
-                raise UsageError(_no_weights(path))
-            weights = Weights.open(files.join(path, WEIGHTS))
-            weights.check(config.tensors())
+            settings = _read(path, CONFIG)
+            config = T5Config.from_json(settings, files.join(path, CONFIG))
+            weights = Weights.open(path, config.tensors())
             spiece = _read(path, VOCABULARY)
         pieces = count_pieces(spiece, files.join(path, VOCABULARY))
         if pieces > config.vocab_size:
@@ -71,7 +69,7 @@ class Directory:
                 f"{path}: {VOCABULARY} has {pieces} pieces but {CONFIG} has vocab_size"
                 f" {config.vocab_size}; give the vocabulary that belongs to the model"
             )
-        return cls(path=path, config=config, weights=weights, spiece=spiece)
+        return cls(path=path, config=config, settings=settings, weights=weights, spiece=spiece)
 
     @property
     def name(self) -> str:
@@ -82,30 +80,48 @@ class Directory:
         """
         path = os.path.abspath(self.path) if files.is_local(self.path) else self.path
         name = files.name_of(path)
-        if name == TINY_NAME or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}", name):
+        built_in = name.startswith(TINY_NAME)
+        if built_in or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}", name):
             raise UsageError(
                 f"{self.path}: the encoder would be called {name!r}, which is"
-                f" {'the built-in encoder' if name == TINY_NAME else 'no plain file name'};"
+                f" {'the built-in encoder' if built_in else 'no plain file name'};"
                 " rename the directory, for example to t5-v1_1-xxl"
             )
         return name
 
-    def digest(self) -> str:
-        """Hex BLAKE2b-128 of configuration, weights, vocabulary and this code's version."""
-        total = hashlib.blake2b(f"open-unisim T5 encoder {CODE_VERSION}\n".encode(), digest_size=16)
-        for name in (CONFIG, WEIGHTS, VOCABULARY):
-            one = hashlib.blake2b(digest_size=16)
-            with files.open_read(files.join(self.path, name)) as f:
-                while block := f.read(_BLOCK):
-                    one.update(block)
-            total.update(f"{name} {one.hexdigest()}\n".encode())
+    def digest(self, compute: Compute = "float32") -> str:
+        """Hex BLAKE2b-128 of all that decides an embedding: configuration, vocabulary, weights,
+        this code's version and what it computes in.
+
+        Reads the weights once, and finds values in them that are not finite.
+
+        Raises:
+            UsageError: naming the tensor, if there are some, or if the files have changed.
+        """
+        made_by = f"open-unisim T5 encoder {CODE_VERSION} {compute}\n"
+        total = hashlib.blake2b(made_by.encode(), digest_size=16)
+        for data in (self.settings, self.spiece):
+            total.update(hashlib.blake2b(data, digest_size=16).digest())
+        with _unreadable(self.path):
+            total.update(self.weights.digest().encode())
         return total.hexdigest()
 
-    def info(self, name: str | None = None) -> EncoderInfo:
-        """What a table says of this encoder. Reads all files once, for the digest.
+    def info(
+        self,
+        name: str | None = None,
+        *,
+        compute: Compute = "float32",
+        dtype: EmbeddingDtype = "bfloat16",
+    ) -> EncoderInfo:
+        """What a table says of this encoder. Reads the weights once, for the digest.
 
         Args:
             name: instead of the directory's own.
+            compute: what the encoder computes in.
+            dtype: how its embeddings are stored.
+
+        Raises:
+            UsageError: see `name` and `digest`.
         """
         config = self.config
         sizes = f"{config.num_layers} layers, width {config.d_model}"
@@ -117,12 +133,16 @@ class Directory:
         else:
             feed_forward = f"{'gated ' if config.gated else ''}{config.activation}"
             description = f"A T5 encoder ({sizes}, {feed_forward}) from a Hugging Face directory."
+        # other bytes never share a folder
+        suffix = ("-bf16" if compute == "bfloat16" else "") + ("-int8" if dtype == "int8" else "")
         return EncoderInfo(
-            name=name or self.name,
+            name=(name or self.name) + suffix,
             width=config.d_model,
             max_tokens=MAX_TOKENS,
-            digest=self.digest(),
+            digest=self.digest(compute),
             description=description,
+            dtype=dtype,
+            compute=compute,
         )
 
 
@@ -144,12 +164,3 @@ def _read(path: str, name: str) -> bytes:
     if len(data) > _SMALL:
         raise UsageError(f"{file}: more than {_SMALL >> 20} MB, which no {name} has; restore it")
     return data
-
-
-def _no_weights(path: str) -> str:
-    if files.exists(files.join(path, WEIGHTS + ".index.json")):
-        return f"{path}: the weights are sharded, which is not read yet; save them as one {WEIGHTS}"
-    return (
-        f"{path}: not a T5 directory, {WEIGHTS} is missing; {_LAYOUT} (other weight formats are not"
-        " read, convert them)"
-    )

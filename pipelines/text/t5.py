@@ -1,27 +1,29 @@
-"""The T5 encoder in plain JAX, computed in float32 from weights of any float type.
+"""The T5 encoder in plain JAX, from weights of any float type.
 
 Raffel et al. 2020, section 2.1: pre-norm blocks with RMS norms, one relative position bias that
 all blocks share, no scaling of the attention logits, no biases in matrices; and the gated
 feed-forward of v1.1 (Shazeer 2020).
 
 Parameters are a flat dictionary under Hugging Face's names, so that whoever shards or quantises
-them goes by name. They stay in their stored type; each is widened where it is used.
+them goes by name.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from pipelines import files
 from pipelines.text.config import RELATIVE_BIAS, T5Config
-from pipelines.text.directory import WEIGHTS
+from pipelines.text.header import DTYPES
 from pipelines.text.weights import Weights
+from schemas.embedding import Compute
 
 Params = Mapping[str, Array]
 
@@ -32,24 +34,51 @@ _ACTIVATIONS = {
 _MASKED = -1e30  # finite, so that a row of padding alone gives no NaN
 
 
-def load_params(directory: str, config: T5Config) -> dict[str, Array]:
-    """The encoder's tensors from the directory's safetensors, by Hugging Face name.
+def load_params(
+    weights: Weights, compute: Compute, places: Mapping[str, jax.sharding.Sharding]
+) -> dict[str, Array]:
+    """The tensors on their devices, by name.
 
-    Raises:
-        UsageError: if tensors are missing or of the wrong shape, all named in one line.
+    One after another: this machine never holds more than one of them beside what has arrived, and
+    a device never more than its own part. They keep their stored type, and are widened where they
+    are used; matrices become bfloat16 on the way if that is what they are multiplied in.
+
+    Args:
+        weights: a Hugging Face directory's.
+        compute: as for `encode`.
+        places: name -> where it goes.
     """
-    weights = Weights.open(files.join(directory, WEIGHTS))
-    wanted = config.tensors()
-    weights.check(wanted)
-    return {
-        name: jnp.asarray(value.astype(np.float32) if value.dtype == np.float64 else value)
-        for name, value in weights.read(wanted)
-    }
+    params = {}
+    for name, value in weights.read():
+        wanted = kept_type(value.dtype, value.ndim, name, compute)
+        params[name] = jax.device_put(value.astype(wanted, copy=False), places[name])
+        # or the next would be read while this one is still on its way
+        params[name].block_until_ready()
+    return params
 
 
-@functools.partial(jax.jit, static_argnames="config")
+def kept_type(stored: np.dtype, ndim: int, name: str, compute: Compute) -> np.dtype:
+    """The type that a tensor has on its devices."""
+    if compute == "bfloat16" and ndim == 2 and name != RELATIVE_BIAS:
+        return np.dtype(ml_dtypes.bfloat16)
+    return np.dtype(np.float32) if stored == np.float64 else stored
+
+
+def kept_bytes(weights: Weights, compute: Compute) -> int:
+    """What all tensors take on the devices together."""
+    return sum(
+        math.prod(t.shape) * kept_type(DTYPES[t.dtype], len(t.shape), name, compute).itemsize
+        for name, t in weights.tensors.items()
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("config", "compute"))
 def encode(
-    params: Params, ids: Int[Array, "n l"], lengths: Int[Array, " n"], config: T5Config
+    params: Params,
+    ids: Int[Array, "n l"],
+    lengths: Int[Array, " n"],
+    config: T5Config,
+    compute: Compute = "float32",
 ) -> Float[Array, "n l d"]:
     """The last hidden states, float32.
 
@@ -58,6 +87,8 @@ def encode(
         ids: token ids, padded at the end.
         lengths: real tokens of each row; what the rows give beyond them means nothing.
         config: the encoder's; a new one compiles anew.
+        compute: what matrices are multiplied in. Sums, norms, softmax and the residual stream are
+            float32 either way.
     """
     length = ids.shape[1]
     real = jnp.arange(length) < lengths[:, None]
@@ -69,9 +100,11 @@ def encode(
     for i in range(config.num_layers):
         block = f"encoder.block.{i}"
         normed = _rms_norm(params, f"{block}.layer.0.layer_norm", x, config)
-        x = x + _attention(params, f"{block}.layer.0.SelfAttention", normed, bias, config)
+        attention = f"{block}.layer.0.SelfAttention"
+        x = x + _attention(params, attention, normed, bias, config, compute)
         normed = _rms_norm(params, f"{block}.layer.1.layer_norm", x, config)
-        x = x + _feed_forward(params, f"{block}.layer.1.DenseReluDense", normed, config)
+        feed_forward = f"{block}.layer.1.DenseReluDense"
+        x = x + _feed_forward(params, feed_forward, normed, config, compute)
     return _rms_norm(params, "encoder.final_layer_norm", x, config)
 
 
@@ -100,28 +133,29 @@ def _attention(
     x: Float[Array, "n l d"],
     bias: Float[Array, "n h l m"],
     config: T5Config,
+    compute: Compute,
 ) -> Float[Array, "n l d"]:
     def heads(which: str) -> Array:
-        projected = _linear(params, f"{name}.{which}", x)
+        projected = _linear(params, f"{name}.{which}", x, compute)
         return projected.reshape(*x.shape[:2], config.num_heads, config.d_kv)
 
     # the logits are not divided by sqrt(d_kv): T5's initialisation holds that factor
-    logits = jnp.einsum("nlhk,nmhk->nhlm", heads("q"), heads("k"), precision="highest") + bias
+    logits = _product("nlhk,nmhk->nhlm", heads("q"), heads("k"), compute) + bias
     weights = jax.nn.softmax(logits, axis=-1)
-    mixed = jnp.einsum("nhlm,nmhk->nlhk", weights, heads("v"), precision="highest")
-    return _linear(params, f"{name}.o", mixed.reshape(*x.shape[:2], config.d_inner))
+    mixed = _product("nhlm,nmhk->nlhk", weights, heads("v"), compute)
+    return _linear(params, f"{name}.o", mixed.reshape(*x.shape[:2], config.d_inner), compute)
 
 
 def _feed_forward(
-    params: Params, name: str, x: Float[Array, "n l d"], config: T5Config
+    params: Params, name: str, x: Float[Array, "n l d"], config: T5Config, compute: Compute
 ) -> Float[Array, "n l d"]:
     activation = _ACTIVATIONS[config.activation]
     if config.gated:
-        gate = activation(_linear(params, f"{name}.wi_0", x))
-        hidden = gate * _linear(params, f"{name}.wi_1", x)
+        gate = activation(_linear(params, f"{name}.wi_0", x, compute))
+        hidden = gate * _linear(params, f"{name}.wi_1", x, compute)
     else:
-        hidden = activation(_linear(params, f"{name}.wi", x))
-    return _linear(params, f"{name}.wo", hidden)
+        hidden = activation(_linear(params, f"{name}.wi", x, compute))
+    return _linear(params, f"{name}.wo", hidden, compute)
 
 
 def _rms_norm(
@@ -133,8 +167,21 @@ def _rms_norm(
     return x * scale * _f32(params[f"{name}.weight"])
 
 
-def _linear(params: Params, name: str, x: Float[Array, "n l i"]) -> Float[Array, "n l o"]:
-    return jnp.einsum("nli,oi->nlo", x, _f32(params[f"{name}.weight"]), precision="highest")
+def _linear(
+    params: Params, name: str, x: Float[Array, "n l i"], compute: Compute
+) -> Float[Array, "n l o"]:
+    return _product("nli,oi->nlo", x, params[f"{name}.weight"], compute)
+
+
+def _product(axes: str, a: Array, b: Array, compute: Compute) -> Array:
+    """A matrix product, summed in float32."""
+    return jnp.einsum(
+        axes,
+        a.astype(compute),
+        b.astype(compute),
+        precision="highest" if compute == "float32" else None,
+        preferred_element_type=jnp.float32,
+    )
 
 
 def _f32(x: Array) -> Array:

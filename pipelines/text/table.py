@@ -2,23 +2,91 @@
 
 A table's texts are spread over shards by ranges of their keys, so shards can be made anywhere, in
 any order, and stand one after another sorted. The layout is `schemas.table.text_dir`'s.
+
+Texts are only ever added. A shard that gets more is written anew from its old rows and the new
+ones, under a name of its own (its number of rows), so nothing that the manifest lists is touched
+until the next manifest is there. A finished shard leaves its keys and a receipt below `_work`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
-import io
-from collections.abc import Iterable
+import itertools
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
-from array_record.python.array_record_module import ArrayRecordWriter
+from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
 from pipelines import files
 from pipelines.text.encoder import TextEncoder
-from schemas import EncoderInfo, table, text_key
+from pipelines.text.tokenizer import Tokens
+from schemas import EncoderInfo, UsageError, table, text_key
+from schemas.embedding import encode_embedding, token_bytes
 
-_SLICE = 1024  # texts tokenised at a time
+KEY_BYTES = 16
+SHARD_BYTES = 64_000_000  # of rows, so much is written anew for one more text
+_TYPICAL_TOKENS = 16  # of an action text, its end piece included; narrations have fewer
+_MOST_SHARDS = 1 << 16
+_TOKENISED = 1024  # texts at a time
+_READ = 256  # rows at a time
+# what is embedded at a time: enough for full batches in every length bucket, bounded in memory
+_PART_BYTES, _PART_TOKENS = SHARD_BYTES, 1 << 16
+
+Tick = Callable[[int], None]
+Load = Callable[[], TextEncoder]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Target:
+    """Where an encoder's embeddings go; small and picklable.
+
+    Attributes:
+        out: the table's root.
+        encoder: as `check_directory` gave it, without rows.
+        num_shards: how many, for as long as the table lives.
+        before: what the manifest says of this encoder's embeddings; None where it has none.
+    """
+
+    out: str
+    encoder: EncoderInfo
+    num_shards: int
+    before: EncoderInfo | None = None
+
+    @property
+    def work(self) -> str:
+        """The folder for what a job needs until its commit."""
+        return files.join(self.out, table.WORK, "embed", self.encoder.name)
+
+    @property
+    def rows_before(self) -> tuple[int, ...]:
+        """Rows of each shard that are there already."""
+        return self.before.shard_rows if self.before else (0,) * self.num_shards
+
+    def file(self, shard: int, rows: int) -> str:
+        """A shard's file, relative to the table."""
+        return table.text_file(self.encoder.name, shard, self.num_shards, rows)
+
+    def keys_before(self, shards: Sequence[int]) -> bytes:
+        """The sorted keys, one after another, that adjacent shards have already."""
+        rows = self.rows_before
+        first, last = shards[0], shards[-1]
+        start, count = sum(rows[:first]), sum(rows[first : last + 1])
+        if not self.before or not count:
+            return b""
+        path = files.join(self.out, table.text_keys(self.encoder.name, self.before.rows))
+        with files.open_read(path) as f:
+            np.lib.format.read_magic(f)
+            np.lib.format.read_array_header_1_0(f)
+            f.seek(f.tell() + start * KEY_BYTES)
+            data = f.read(count * KEY_BYTES)
+        if len(data) != count * KEY_BYTES:
+            raise UsageError(f"{path}: cut short; `unisim audit {self.out}` says what else is")
+        return data
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,27 +94,20 @@ class ShardResult:
     """One finished shard; small and picklable.
 
     Attributes:
-        shard, num_shards: which of how many.
-        keys: the 16-byte keys of its rows, sorted, one after another.
-        num_texts: texts given, repeated ones included.
-        truncated: distinct texts that were longer than the encoder's max_tokens.
-        path: of its file, relative to the table.
-        size, digest: bytes and hex BLAKE2b-128 of the file, for the manifest.
+        shard: which.
+        rows: in it now, each a distinct text.
+        added: how many of them are new; none leaves its file as it was.
+        truncated: of the new ones, how many were longer than the encoder's max_tokens.
+        size, digest: bytes and hex BLAKE2b-128 of the file, for the manifest; 0 and "" where
+            nothing was added.
     """
 
     shard: int
-    num_shards: int
-    keys: bytes
-    num_texts: int
-    truncated: int
-    path: str
-    size: int
-    digest: str
-
-    @property
-    def rows(self) -> int:
-        """Distinct texts, each one row."""
-        return len(self.keys) // 16
+    rows: int
+    added: int = 0
+    truncated: int = 0
+    size: int = 0
+    digest: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,13 +116,17 @@ class Embeddings:
 
     Attributes:
         info: of the encoder, with the rows of each shard.
-        truncated: distinct texts that were cut.
-        files: path relative to the table -> [bytes, hex BLAKE2b-128], as the manifest has them.
+        files: path relative to the table -> [bytes, hex BLAKE2b-128], of the files that are new.
     """
 
     info: EncoderInfo
-    truncated: int
-    files: dict[str, list]
+    files: dict[str, list[Any]]
+
+
+def shards_for(texts: int, encoder: EncoderInfo) -> int:
+    """How many shards so many distinct texts want: of `SHARD_BYTES` each, 65,536 at most."""
+    size = texts * _TYPICAL_TOKENS * token_bytes(encoder.width, encoder.dtype)
+    return min(max(1, math.ceil(size / SHARD_BYTES)), _MOST_SHARDS)
 
 
 def bucket_of(key: bytes, num_shards: int) -> int:
@@ -70,97 +135,208 @@ def bucket_of(key: bytes, num_shards: int) -> int:
 
 
 def embed_shard(
-    out: str, encoder: TextEncoder, texts: Iterable[str], shard: int, num_shards: int
+    target: Target, shard: int, texts: Iterable[str], load: Load, tick: Tick = lambda texts: None
 ) -> ShardResult:
-    """Writes one shard of the embeddings; the same texts in any order give the same bytes.
+    """Adds texts to a shard; the same texts in any order, at once or bit by bit, give the same
+    bytes. Finds the shard done where a killed job has left it so.
 
     Args:
-        out: the table's root.
-        texts: all texts of the shard, repeats allowed; none gives an empty file.
+        texts: of this shard; repeated ones and those that are there already do no harm.
+        load: gives the encoder; not called where there is nothing to embed.
+        tick: told how many more texts have got their rows.
 
     Raises:
         ValueError: if a text's key belongs to another shard.
-        UsageError: if the encoder's weights give values that are not finite.
+        UsageError: if the old rows cannot be read, or the encoder's weights give values that are
+            not finite.
     """
-    given = list(texts)
-    by_key = {text_key(text): text for text in given}
-    keys = sorted(by_key)
-    for key in keys:
-        if bucket_of(key, num_shards) != shard:
-            raise ValueError(f"text {by_key[key]!r} is not of shard {shard} of {num_shards}")
-    path = table.text_file(encoder.info.name, shard, num_shards)
-    truncated = 0
-    with files.local_write(files.join(out, path)) as temporary:
+    data = target.keys_before([shard])
+    before = [data[i : i + KEY_BYTES] for i in range(0, len(data), KEY_BYTES)]
+    new = {text_key(text): text for text in texts}
+    for key in before:
+        new.pop(key, None)
+    for key, text in new.items():
+        if bucket_of(key, target.num_shards) != shard:
+            raise ValueError(f"text {text!r} is not of shard {shard} of {target.num_shards}")
+    if not new:
+        return ShardResult(shard=shard, rows=len(before))
+    keys = sorted([*before, *new])
+    result = _done(target, shard, keys)
+    if result is None:
+        result = _write(target, shard, keys, new, load(), tick)
+        _leave_receipt(target, keys, result)
+    else:
+        tick(len(new))
+    return result
+
+
+def _write(
+    target: Target,
+    shard: int,
+    keys: Sequence[bytes],
+    new: Mapping[bytes, str],
+    encoder: TextEncoder,
+    tick: Tick,
+) -> ShardResult:
+    """The shard's file, of its old rows and the new ones in the order of their keys."""
+    tokens = _tokenise(encoder, [new[key] for key in keys if key in new])
+    old = _rows_before(target, shard)
+    made = _embed(encoder, target.encoder, tokens, tick)
+    with files.local_write(files.join(target.out, target.file(shard, len(keys)))) as temporary:
         writer = ArrayRecordWriter(temporary, table.WRITER_OPTIONS)
-        for start in range(0, len(keys), _SLICE):
-            tokens = encoder.tokenizer.encode([by_key[k] for k in keys[start : start + _SLICE]])
-            truncated += int(tokens.truncated.sum())
-            for row in encoder.embed_tokens(tokens):
-                writer.write(row_bytes(row))
+        for key in keys:
+            writer.write(next(made) if key in new else next(old))
         writer.close()
         size, digest = _digest(temporary)
     return ShardResult(
         shard=shard,
-        num_shards=num_shards,
-        keys=b"".join(keys),
-        num_texts=len(given),
-        truncated=truncated,
-        path=path,
+        rows=len(keys),
+        added=len(new),
+        truncated=int(tokens.truncated.sum()),
         size=size,
         digest=digest,
     )
 
 
-def finish(out: str, info: EncoderInfo, results: Iterable[ShardResult]) -> Embeddings:
-    """Writes keys.npy and encoder.json, once every shard is there.
+def _tokenise(encoder: TextEncoder, texts: Sequence[str]) -> Tokens:
+    parts = [
+        encoder.tokenizer.encode(texts[start : start + _TOKENISED])
+        for start in range(0, len(texts), _TOKENISED)
+    ]
+    return Tokens(*(np.concatenate(field) for field in zip(*parts, strict=True)))
+
+
+def _embed(encoder: TextEncoder, info: EncoderInfo, tokens: Tokens, tick: Tick) -> Iterator[bytes]:
+    """The rows of tokenised texts, in order."""
+    most = min(_PART_TOKENS, _PART_BYTES // token_bytes(info.width, info.dtype))
+    parts = (np.cumsum(tokens.lengths) - 1) // most
+    for part in np.unique(parts):
+        rows = encoder.embed_tokens(Tokens(*(field[parts == part] for field in tokens)))
+        yield from (encode_embedding(row, info.dtype) for row in rows)
+        tick(len(rows))
+
+
+def _rows_before(target: Target, shard: int) -> Iterator[bytes]:
+    """The rows that the shard has already. ArrayRecord checks a digest of all that it reads."""
+    count = target.rows_before[shard]
+    path = files.join(target.out, target.file(shard, count))
+    remedy = f"`unisim audit {target.out}` says what is wrong with the table"
+    with contextlib.ExitStack() as stack:
+        try:
+            reader = ArrayRecordReader(
+                stack.enter_context(files.local_copy(path)),
+                "readahead_buffer_size:0,max_parallelism:0",
+            )
+            found = reader.num_records()
+            if found != count:
+                raise UsageError(f"{path}: {found} rows, the manifest says {count}; {remedy}")
+            for start in range(0, count, _READ):
+                yield from reader.read(start, min(start + _READ, count))
+            reader.close()
+        except UsageError:
+            raise
+        except Exception as e:  # the reader names damage by exceptions of no common kind
+            raise UsageError(f"{path}: cannot be read ({e}); {remedy}") from e
+
+
+def _paths(target: Target, shard: int) -> tuple[str, str]:
+    """A finished shard's receipt, and its keys one after another."""
+    name = f"{shard:05d}"
+    return files.join(target.work, f"{name}.json"), files.join(target.work, f"{name}.keys")
+
+
+def _identity(target: Target, keys: Sequence[bytes]) -> dict[str, Any]:
+    """What decides a shard's bytes, and what is new in it."""
+    return {
+        "rows_before": sum(target.rows_before),
+        "digest": target.encoder.digest,
+        "dtype": target.encoder.dtype,
+        "num_shards": target.num_shards,
+        "keys": _hash(b"".join(keys)).hexdigest(),
+    }
+
+
+def _leave_receipt(target: Target, keys: Sequence[bytes], result: ShardResult) -> None:
+    receipt, keys_path = _paths(target, result.shard)
+    files.write(keys_path, b"".join(keys))
+    value = {"of": _identity(target, keys), "result": dataclasses.asdict(result)}
+    files.write(receipt, table.dump_json(value).encode())
+
+
+def _done(target: Target, shard: int, keys: Sequence[bytes]) -> ShardResult | None:
+    """What a job that was killed has left of this shard, if it is whole and of these keys."""
+    receipt, _ = _paths(target, shard)
+    if not files.exists(receipt):
+        return None
+    value = json.loads(files.read(receipt))
+    if value["of"] != _identity(target, keys):
+        return None
+    result = ShardResult(**value["result"])
+    path = files.join(target.out, target.file(shard, result.rows))
+    whole = files.exists(path) and files.size(path) == result.size
+    return result if whole else None
+
+
+def finish(target: Target, results: Iterable[ShardResult]) -> Embeddings:
+    """Writes the keys, once every shard is there. What is above them is the manifest's to say.
 
     Args:
-        out: the table's root.
-        info: the encoder's.
-        results: of every shard, in any order.
+        results: of the shards that got texts, in any order; others stay as they are.
 
     Raises:
-        ValueError: if a shard is missing or there twice.
+        ValueError: if a shard is there twice or not one of the table's.
     """
-    shards = sorted(results, key=lambda result: result.shard)
-    found = [(r.shard, r.num_shards, r.path) for r in shards]
-    wanted = [
-        (i, len(shards), table.text_file(info.name, i, len(shards))) for i in range(len(shards))
-    ]
-    if not shards or found != wanted:
-        raise ValueError(f"embedding shards {found}, wanted {wanted}")
-    info = dataclasses.replace(info, shard_rows=tuple(r.rows for r in shards))
-    keys = np.frombuffer(b"".join(r.keys for r in shards), np.uint8).reshape(-1, 16)
-    stream = io.BytesIO()
-    np.save(stream, keys, allow_pickle=False)
-    folder = table.text_dir(info.name)
-    contents = {
-        f"{folder}/keys.npy": stream.getvalue(),
-        f"{folder}/encoder.json": table.dump_json(dataclasses.asdict(info)).encode(),
-    }
-    for path, data in contents.items():
-        files.write(files.join(out, path), data)
-    listed = {r.path: [r.size, r.digest] for r in shards}
-    listed |= {path: [len(data), _hash(data).hexdigest()] for path, data in contents.items()}
-    return Embeddings(info=info, truncated=sum(r.truncated for r in shards), files=listed)
+    found = list(results)
+    by_shard = {result.shard: result for result in found}
+    if len(by_shard) != len(found) or not by_shard.keys() <= set(range(target.num_shards)):
+        raise ValueError(f"embedding shards {sorted(by_shard)} of {target.num_shards}, a bug")
+    added = {shard: result for shard, result in sorted(by_shard.items()) if result.added}
+    rows = list(target.rows_before)
+    for shard, result in added.items():
+        rows[shard] = result.rows
+    truncated = target.before.truncated if target.before else 0
+    info = dataclasses.replace(
+        target.encoder,
+        shard_rows=tuple(rows),
+        truncated=truncated + sum(result.truncated for result in added.values()),
+    )
+    listed = {target.file(s, r.rows): [r.size, r.digest] for s, r in added.items()}
+    if added or target.before is None:
+        listed |= _write_keys(target, info, added)
+    return Embeddings(info=info, files=listed)
+
+
+def _write_keys(
+    target: Target, info: EncoderInfo, added: Mapping[int, ShardResult]
+) -> dict[str, list[Any]]:
+    """The keys of all shards, one after another."""
+    name = table.text_keys(info.name, info.rows)
+    header = {"descr": "|u1", "fortran_order": False, "shape": (info.rows, KEY_BYTES)}
+    with files.local_write(files.join(target.out, name)) as path:
+        with open(path, "wb") as f:
+            np.lib.format.write_array_header_1_0(f, header)
+            shards = range(target.num_shards)
+            for new, run in itertools.groupby(shards, key=lambda shard: shard in added):
+                same = list(run)
+                if not new:
+                    f.write(target.keys_before(same))
+                for shard in same if new else ():
+                    f.write(files.read(_paths(target, shard)[1]))
+        return {name: list(_digest(path))}
 
 
 def write_embeddings(
     out: str, encoder: TextEncoder, texts: Iterable[str], num_shards: int = 1
 ) -> Embeddings:
-    """The whole embedding table in this process: `embed_shard` for every shard, then `finish`."""
+    """A whole embedding table in this process: `embed_shard` for every shard, then `finish`."""
+    target = Target(out=out, encoder=encoder.info, num_shards=num_shards)
     buckets: list[list[str]] = [[] for _ in range(num_shards)]
     for text in texts:
         buckets[bucket_of(text_key(text), num_shards)].append(text)
-    results = [
-        embed_shard(out, encoder, bucket, shard, num_shards) for shard, bucket in enumerate(buckets)
-    ]
-    return finish(out, encoder.info, results)
-
-
-def row_bytes(embedding: np.ndarray) -> bytes:
-    """A bfloat16 `[tokens, width]` embedding as its little-endian bytes, whatever the machine."""
-    return embedding.view(np.uint16).astype("<u2").tobytes()
+    results = [embed_shard(target, i, bucket, lambda: encoder) for i, bucket in enumerate(buckets)]
+    made = finish(target, results)
+    files.delete_tree(target.work)
+    return made
 
 
 def _digest(path: str) -> tuple[int, str]:
@@ -173,4 +349,4 @@ def _digest(path: str) -> tuple[int, str]:
 
 
 def _hash(data: bytes):
-    return hashlib.blake2b(data, digest_size=16)
+    return hashlib.blake2b(data, digest_size=KEY_BYTES)

@@ -13,7 +13,8 @@ import safetensors.numpy
 
 from pipelines.text import vocabulary
 from pipelines.text.config import RELATIVE_BIAS, T5Config
-from pipelines.text.directory import CONFIG, VOCABULARY, WEIGHTS
+from pipelines.text.directory import CONFIG, VOCABULARY
+from pipelines.text.weights import WEIGHTS
 from schemas.table import dump_json
 
 _SEED = 20240507
@@ -50,7 +51,6 @@ photo image video view standing sitting lying
 _ENDINGS = ["ing", "ed", "er", "es", "ly"]
 _NUMBERS = ["▁+0.", "▁-0.", "▁+", "▁-", *(f"{i:02d}" for i in range(100))]
 _SYMBOLS = [chr(c) for c in range(ord("!"), ord("~") + 1)] + list("Δ°±×µ–—‘’“”…")
-_SPACE = "▁"  # how SentencePiece writes a space
 
 
 def write_tiny(directory: Path) -> None:
@@ -99,12 +99,12 @@ def _spiece() -> bytes:
     add("<pad>", 0, vocabulary.CONTROL)
     add("</s>", 0, vocabulary.CONTROL)
     add("<unk>", 0, vocabulary.UNKNOWN)
-    words = dict.fromkeys(_SPACE + word for word in _WORDS.split())
+    words = dict.fromkeys(vocabulary.SPACE + word for word in _WORDS.split())
     for rank, piece in enumerate(words):
         add(piece, -4 - rank / 256)
     for piece in (*_ENDINGS, *_NUMBERS):
         add(piece, -8)
-    add(_SPACE, -8)
+    add(vocabulary.SPACE, -8)
     for symbol in _SYMBOLS:
         add(symbol, -10)
     spec = model.trainer_spec

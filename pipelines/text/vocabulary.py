@@ -16,6 +16,7 @@ from schemas import UsageError
 
 NORMAL, UNKNOWN, CONTROL = 1, 2, 3
 UNIGRAM = 1
+SPACE = "▁"  # how SentencePiece writes a space
 
 _FIELD = descriptor_pb2.FieldDescriptorProto
 _PACKAGE = "open_unisim.sentencepiece"

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import math
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,8 +16,7 @@ import numpy as np
 from pipelines.ops.panorama import Equirectangular, Panorama, Skybox, crop
 from pipelines.ops.view import View
 from tests.bench import picture
-from tests.bench.timing import Peer, Row, interleaved, progress
-from tests.command import ROOT
+from tests.bench.timing import Peer, Row, interleaved, progress, run_alone, status_mb
 from tests.samples import ROOT as SAMPLES
 
 Views = list[tuple[int, int]]  # degrees to the right, degrees upwards
@@ -176,14 +172,17 @@ def rows(peer: Peer, folder: Path) -> Iterator[Row]:
     yield from _memory(folder / "equirectangular.npy")
 
 
-def peak(path: str) -> None:
-    """Crops a panorama all around, in a process that has done nothing else, and prints how much
-    memory it had before and at most: JSON, MB."""
-    before = _status("VmRSS")
+def peak(path: str) -> dict[str, float]:
+    """Crops a panorama all around, in a process that has done nothing else.
+
+    Returns:
+        How much memory it had before, and at most, in MB.
+    """
+    before = status_mb("VmRSS")
     panorama = Equirectangular(np.load(path))
     for view in AROUND:
         crop(panorama, picture.turn(*view), VIEW)
-    print(json.dumps({"before": before, "peak": _status("VmHWM")}))
+    return {"before": before, "peak": status_mb("VmHWM")}
 
 
 def _equirectangular(name: str, image: np.ndarray, path: Path, peer: Peer) -> Subject:
@@ -230,10 +229,7 @@ def _again(subject: Subject) -> Row:
 
 def _memory(path: Path) -> Iterator[Row]:
     progress("memory")
-    code = "import sys; from tests.bench.panorama import peak; peak(sys.argv[1])"
-    command = [sys.executable, "-c", code, str(path)]
-    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
-    found = json.loads(done.stdout)
+    found = run_alone(peak, path)
     for what, size in (
         ("peak memory of a process, 36 views of one", found["peak"]),
         ("  of it above the imported modules", found["peak"] - found["before"]),
@@ -270,11 +266,3 @@ def _real() -> np.ndarray | None:
 def _saved(path: Path, image: np.ndarray) -> Path:
     np.save(path, image)
     return path
-
-
-def _status(field: str) -> float:
-    """A size of this process in MB. Not `ru_maxrss`, which begins with that of the parent."""
-    for text in Path("/proc/self/status").read_text().splitlines():
-        if text.startswith(f"{field}:"):
-            return int(text.split()[1]) * 1024 / 1e6
-    raise RuntimeError(f"no {field} in /proc/self/status")

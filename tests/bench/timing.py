@@ -7,7 +7,8 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
 from tests.command import ROOT
 
@@ -26,7 +27,7 @@ class Row(NamedTuple):
     peer_quality: str = ""
 
 
-HEADER = Row("", "peer", "ours", "peer's", "ratio", "our PSNR", "peer's")
+HEADER = Row("", "peer", "ours", "peer's", "ratio", "quality", "peer's")
 
 
 def line(row: Row) -> str:
@@ -50,12 +51,36 @@ def progress(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-class Peer:
-    """`tests.bench.peer` in another Python, until the `with` block ends."""
+def run_alone(function: Callable[..., Any], *args: object) -> Any:
+    """What a function of this package gives in a process that has done nothing else.
 
-    def __init__(self, python: str):
+    Args:
+        function: by its name; takes strings, gives what JSON can hold.
+    """
+    name = function.__name__
+    code = (
+        f"import json, sys; from {function.__module__} import {name};"
+        f"print(json.dumps({name}(*sys.argv[1:])))"
+    )
+    command = [sys.executable, "-c", code, *map(str, args)]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def status_mb(field: str) -> float:
+    """A size of this process in MB. Not `ru_maxrss`, which begins with that of the parent."""
+    for text in Path("/proc/self/status").read_text().splitlines():
+        if text.startswith(f"{field}:"):
+            return int(text.split()[1]) * 1024 / 1e6
+    raise RuntimeError(f"no {field} in /proc/self/status")
+
+
+class Peer:
+    """A module of this folder in another Python, until the `with` block ends."""
+
+    def __init__(self, python: str, module: str):
         self._process = subprocess.Popen(
-            [python, "-m", "tests.bench.peer"],
+            [python, "-m", f"tests.bench.{module}"],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -66,7 +66,8 @@ def make_table(name: str, path: Path, out: Path) -> str:
     receipts = [write_shard(task) for task in prepare.tasks(made, str(out))]
     _encoder = _encoder or TextEncoder.load(None, info)
     texts = ["", *(text for receipt in receipts for text in receipt.texts)]
-    commit.commit(job, receipts, [embed_shard(str(out), _encoder, texts, 0, 1)])
+    encoder, target = _encoder, job.target()
+    commit.commit(job, receipts, [embed_shard(target, 0, texts, lambda: encoder)])
     return "table" if (out / MANIFEST).exists() else "nothing"
 
 

@@ -77,6 +77,8 @@ def test_the_page_of_sources_says_what_the_command_says():
         (["prepare", "--source", "laion=TMP", "--out", "OUT", "--t5", "/no/t5"], "/no/t5"),
         (["prepare", "--source", "laion=TMP", "--out", "OUT", "--budget", "1"], "unknown flag"),
         (["audit", "/no/table"], "/no/table"),
+        (["embed", "--data", "/no/table"], "/no/table: no table"),
+        (["embed", "--data", "TMP", "--texts", "x"], "run `unisim prepare` to its end"),
         (["train", "--config", "debug", "--data", "TMP", "--out", "OUT"], "manifest.json"),
         (["train", "--config", "debgu", "--data", "TMP", "--out", "OUT"], "'debug'"),
         (

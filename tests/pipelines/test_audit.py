@@ -134,14 +134,54 @@ def break_episode(table: Path):
     pq.write_table(pa.Table.from_pylist(rows, INDEX_SCHEMA), path)
 
 
+def change_keys(table: Path, change):
+    path = next(table.glob("text/tiny-random/keys-*"))
+    np.save(path, change(np.load(path)))
+
+
 def lose_embedding(table: Path):
-    path = table / "text/tiny-random/keys.npy"
-    np.save(path, np.load(path)[1:])
+    change_keys(table, lambda keys: np.concatenate([np.zeros((1, 16), np.uint8), keys[1:]]))
+
+
+def lose_key(table: Path):
+    change_keys(table, lambda keys: keys[1:])
+
+
+def swap_keys(table: Path):
+    change_keys(table, lambda keys: keys[[1, 0, *range(2, len(keys))]])
+
+
+def change_embedding(table: Path, change):
+    path = next(table.glob("text/tiny-random/embeddings*"))
+    rewrite(path, lambda r: [change(r[0]), *r[1:]])
 
 
 def poison_embedding(table: Path):
-    path = next(table.glob("text/tiny-random/embeddings*"))
-    rewrite(path, lambda r: [b"\xff\xff" * (len(r[0]) // 2), *r[1:]])
+    change_embedding(table, lambda row: b"\xff\xff" * (len(row) // 2))
+
+
+def half_a_token(table: Path):
+    change_embedding(table, lambda row: row[:-2])
+
+
+def too_many_tokens(table: Path):
+    change_embedding(table, lambda row: row[:128] * 65)
+
+
+def drop_embedding(table: Path):
+    rewrite(next(table.glob("text/tiny-random/embeddings*")), lambda r: r[:-1])
+
+
+def poison_int8(table: Path):
+    """The first encoder's rows as those of a second one, in int8, with a scale that is none."""
+    path = table / "manifest.json"
+    manifest = json.loads(path.read_text())
+    first = manifest["encoders"][0]
+    manifest["encoders"].append({**first, "name": "tiny-int8", "dtype": "int8"})
+    path.write_text(json.dumps(manifest))
+    folder = shutil.copytree(table / "text/tiny-random", table / "text/tiny-int8")
+    row = np.array([np.inf], "<f4").tobytes() + bytes(64)
+    rewrite(next(folder.glob("embeddings*")), lambda r: [row] * len(r))
 
 
 def lie_about_counts(table: Path):
@@ -196,7 +236,13 @@ def orphan(table: Path):
         (change_overlap, "overlap is None, the index says 0.5"),
         (break_episode, "not is_last"),
         (lose_embedding, "has no embedding"),
-        (poison_embedding, "is not finite"),
+        (lose_key, ", 16], wanted uint8 ["),
+        (swap_keys, "the keys are not sorted and unique"),
+        (poison_embedding, "row 0 is not finite"),
+        (half_a_token, "are not tokens of 64 bfloat16 values"),
+        (too_many_tokens, "row 0 has 65 tokens, over 64"),
+        (drop_embedding, "rows, the manifest says"),
+        (poison_int8, "row 1 is not finite"),
         (lie_about_counts, "the index has"),
         (lie_about_losses, "'overlap': 37}, dead_letters.parquet has"),
         (forget_a_loss, "dead_letters.parquet has"),

@@ -32,7 +32,7 @@ def table(tmp_path_factory):
 
 def _maker(table, frames=16, kind: HistoryKind = "recent", k=4, tokens=16):
     spec = ExampleSpec(frames=frames, history=history_offsets(kind, k), tokens=tokens)
-    return ExampleMaker(table, Embeddings(table.path, "fake"), spec)
+    return ExampleMaker(table, Embeddings(table.path, table.manifest.encoder()), spec)
 
 
 def _order(**changes):

@@ -1,5 +1,6 @@
 """The table is read back as it was written, row by row, or refused with a reason."""
 
+import dataclasses
 import json
 import pickle
 import shutil
@@ -10,7 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from schemas import UsageError, text_key
+from schemas import EncoderInfo, UsageError, text_key
+from schemas.table import text_keys
 from trainer.data import EMPTY, Embeddings, Table
 from trainer.data.fake import CHUNK_LENGTHS, FakeSpec, write_fake_table
 
@@ -107,8 +109,8 @@ def test_an_index_that_does_not_fit_the_manifest_is_refused(path, tmp_path):
 
 def test_every_text_has_its_embedding_and_the_cache_changes_nothing(path):
     table = Table(str(path))
-    large = Embeddings(str(path), table.manifest.encoder.name)
-    small = Embeddings(str(path), table.manifest.encoder.name, cache_bytes=1)
+    encoder = table.manifest.encoder()
+    large, small = Embeddings(str(path), encoder), Embeddings(str(path), encoder, cache_bytes=1)
     texts = {table.chunk(row).text for row in range(len(table))} | {EMPTY}
     assert len(large) == len(texts)
     for text in [*texts, *texts]:
@@ -120,22 +122,48 @@ def test_every_text_has_its_embedding_and_the_cache_changes_nothing(path):
         rng = np.random.default_rng([0, 2, *text_key(text)])  # as the fake made it
         first = rng.standard_normal(value.shape)[0]
         np.testing.assert_allclose(value[0], first / np.linalg.norm(first), atol=0.01)
+    asked = [*sorted(texts), EMPTY, EMPTY]
+    for text, value in zip(asked, large.lookup_many(asked), strict=True):
+        assert value.tobytes() == small.lookup(text).tobytes()
+    assert large.lookup_many([]) == []
 
 
 def test_a_text_without_an_embedding_is_named(path):
-    embeddings = Embeddings(str(path), "fake")
-    assert "unheard of" not in embeddings
-    with pytest.raises(UsageError, match="'unheard of'"):
-        embeddings.lookup("unheard of")
-    with pytest.raises(UsageError, match="other"):
-        Embeddings(str(path), "other")
+    encoder = Table(str(path)).manifest.encoder()
+    embeddings = Embeddings(str(path), encoder)
+    assert "unheard of" not in embeddings and EMPTY in embeddings
+    with pytest.raises(UsageError, match="'unheard of'; run `unisim embed --data"):
+        embeddings.lookup_many([EMPTY, "unheard of"])
+    with pytest.raises(UsageError, match="text/other/keys"):
+        Embeddings(str(path), dataclasses.replace(encoder, name="other"))
+
+
+@pytest.mark.parametrize("kept", [1.0, 0.004], ids=["as digests are", "all in one corner"])
+def test_every_key_is_found_however_keys_are_spread(kept, tmp_path):
+    texts = [f"text {i}" for i in range(20_000)]
+    chosen = [t for t in texts if int.from_bytes(text_key(t)[:8], "big") < kept * 2**64]
+    keys = np.array(sorted(np.frombuffer(text_key(t), np.uint8).tolist() for t in chosen), np.uint8)
+    info = EncoderInfo(
+        name="e", width=4, max_tokens=64, digest="", description="", shard_rows=(len(keys),)
+    )
+    path = tmp_path / text_keys("e", len(keys))
+    path.parent.mkdir(parents=True)
+    np.save(path, keys)
+    embeddings = Embeddings(str(tmp_path), info)
+    found = embeddings._find(texts)
+    assert [text for text, row in zip(texts, found, strict=True) if row >= 0] == chosen
+    assert all(
+        keys[row].tobytes() == text_key(t) for t, row in zip(texts, found, strict=True) if row >= 0
+    )
 
 
 def test_keys_that_are_a_pickle_are_not_loaded(path, tmp_path):
     copy = _copy(path, tmp_path)
-    np.save(copy / "text/fake/keys.npy", np.array([{"a": 1}], object), allow_pickle=True)
-    with pytest.raises(UsageError, match="embeddings cannot be read"):
-        Embeddings(str(copy), "fake")
+    encoder = Table(str(copy)).manifest.encoder()
+    objects = np.array([{"a": 1}], object)
+    np.save(copy / text_keys(encoder.name, encoder.rows), objects, allow_pickle=True)
+    with pytest.raises(UsageError, match="cannot be read"):
+        Embeddings(str(copy), encoder)
 
 
 def test_the_fake_table_is_a_function_of_its_seed(tmp_path):

@@ -156,7 +156,7 @@ def test_metrics_hold_every_step_and_the_samples_are_those_named(data, straight)
     _, place = _state(straight)
     assert place == {"next_index": 6}
     table = Table(data, "8x16")
-    spec = order_spec(fitted(tiny.CONFIG, Embeddings(data, "fake")))
+    spec = order_spec(fitted(tiny.CONFIG, Embeddings(data, Table(data).manifest.encoder())))
     assert set(rows_at(table, spec, place["next_index"])) <= set(table.rows("train"))
 
 
@@ -164,6 +164,6 @@ def test_a_checkpoint_holds_what_made_it(data, straight):
     with Checkpoints(straight, keep=None) as checkpoints:
         info = checkpoints.info(6)
     table = Table(data)
-    assert info.table == table.digest and info.encoder == table.manifest.encoder
-    assert info.config == fitted(tiny.CONFIG, Embeddings(data, "fake"))
+    assert info.table == table.digest and info.encoder == table.manifest.encoder()
+    assert info.config == fitted(tiny.CONFIG, Embeddings(data, Table(data).manifest.encoder()))
     assert info.fps == 5.0

@@ -39,7 +39,7 @@ class Parts:
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory, _compile_once):
     path = tiny.table(tmp_path_factory.mktemp("table"))
-    table, embeddings = Table(path), Embeddings(path, "fake")
+    table, embeddings = Table(path), Embeddings(path, Table(path).manifest.encoder())
     config = fitted(tiny.CONFIG, embeddings)
     rows = [0, 2, *table.rows("train", "still")[:2]]  # a first row, a later one, images
     batch = stack(ExampleMaker(table, embeddings, example_spec(config)).examples(rows))

@@ -79,7 +79,7 @@ def write_fake_table(out: Path, seed: int = 0, spec: FakeSpec | None = None) -> 
         plan=digest(f"{seed} {spec}".encode()).hex(),
         tiers=[str(tier) for tier in tiers],
         datasets=infos,
-        encoder=encoder,
+        encoders=(encoder,),
         files={
             path.relative_to(out).as_posix(): [path.stat().st_size, digest(path.read_bytes()).hex()]
             for path in sorted(out.rglob("*"))
@@ -279,7 +279,8 @@ def _write_embeddings(out: Path, texts: list[str], width: int, seed: int) -> Enc
             vectors = rng.standard_normal((len(text.split()) + 1, width))
             vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
             records.append(vectors.astype(ml_dtypes.bfloat16).tobytes())
-        _write_records(out / layout.text_file(ENCODER, shard, len(parts)), records)
+        name = layout.text_file(ENCODER, shard, len(parts), len(records))
+        _write_records(out / name, records)
     info = EncoderInfo(
         name=ENCODER,
         width=width,
@@ -288,8 +289,7 @@ def _write_embeddings(out: Path, texts: list[str], width: int, seed: int) -> Enc
         description="Random vectors: a fake encoder for tests, not a language model.",
         shard_rows=tuple(map(len, parts)),
     )
-    folder = out / layout.text_dir(ENCODER)
     keys = b"".join(map(text_key, texts))
-    np.save(folder / "keys.npy", np.frombuffer(keys, np.uint8).reshape(-1, 16))
-    (folder / "encoder.json").write_text(layout.dump_json(dataclasses.asdict(info)))
+    place = out / layout.text_keys(ENCODER, len(texts))
+    np.save(place, np.frombuffer(keys, np.uint8).reshape(-1, 16))
     return info

@@ -83,7 +83,8 @@ class Table:
                 " output folder"
             ) from e
         self.manifest = Manifest.from_json(data.decode(errors="replace"), name)
-        self.digest = digest(data).hex()
+        # the same when embeddings are added: a run may go on from before
+        self.digest = digest(self.manifest.without_text().encode()).hex()
         self.tier = self._tier(tier)
         self.columns = self._read_index()
         self._continues = _continues(self.columns, self.path)

@@ -31,7 +31,7 @@ class RunInfo:
     Attributes:
         config: of the run.
         encoder: what embedded the action texts.
-        table: hex digest of the table's manifest.
+        table: hex digest of the table, as `Table.digest`.
         fps: frame rate of the table's videos, the most common one.
     """
 
@@ -53,17 +53,20 @@ class RunInfo:
     def from_dict(cls, values: dict[str, Any], where: str) -> RunInfo:
         """The inverse. Raises UsageError if they are of another version of this program."""
         config = TrainConfig.from_dict(values["config"], where)
-        encoder = values["encoder"]
-        info = EncoderInfo(**{**encoder, "shard_rows": tuple(encoder["shard_rows"])})
-        return cls(config=config, encoder=info, table=values["table"], fps=values["fps"])
+        return cls(
+            config=config,
+            encoder=EncoderInfo.from_dict(values["encoder"]),
+            table=values["table"],
+            fps=values["fps"],
+        )
 
     def check_resumes(self, before: RunInfo, run: str) -> None:
         """Raises UsageError with the difference if this run cannot go on from `before`."""
         found = differences(before.config.to_dict(), self.config.to_dict())
-        if before.encoder.digest != self.encoder.digest:
+        if not before.encoder.same_rows(self.encoder):
             found.append(f"text encoder {before.encoder.name} -> {self.encoder.name}")
         if before.table != self.table:
-            found.append(f"table {before.table[:12]} -> {self.table[:12]} (manifest digest)")
+            found.append(f"table {before.table[:12]} -> {self.table[:12]}")
         if found:
             raise UsageError(
                 f"{run}: holds a run that differs: {'; '.join(found)}. Resume it with the config"

@@ -57,12 +57,20 @@ def say_on_stderr(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
-def train(config: TrainConfig, *, data: str, out: Path, say: Say = say_on_stderr) -> TrainResult:
+def train(
+    config: TrainConfig,
+    *,
+    data: str,
+    out: Path,
+    encoder: str | None = None,
+    say: Say = say_on_stderr,
+) -> TrainResult:
     """Trains until `config.steps`, from the run's last checkpoint if there is one.
 
     Args:
         data: a prepared table.
         out: the run's folder; gets `config.json`, `metrics.jsonl` and `checkpoints/`.
+        encoder: name of the one whose embeddings are taken; None is the table's own.
         say: takes a line of progress.
 
     Raises:
@@ -70,7 +78,7 @@ def train(config: TrainConfig, *, data: str, out: Path, say: Say = say_on_stderr
             differs, or if the loss is not finite any more.
     """
     table = Table(data, config.tier)
-    embeddings = Embeddings(table.path, table.manifest.encoder.name)
+    embeddings = Embeddings(table.path, table.manifest.encoder(encoder))
     config = fitted(config, embeddings)
     config.model.check_frames(table.tier.height, table.tier.width)
     layout = Layout()
