@@ -29,6 +29,9 @@ from schemas.controls import INDEX
 
 Fit = Literal["stretch", "crop"]
 
+Shrink = Callable[[int, int], tuple[int, int]]
+"""(height, width) of a picture -> the least that is wanted of it, no larger."""
+
 UNIT_BYTES = 16_000_000
 """How much a worker reads in one piece, where the plan asks for nothing else."""
 
@@ -165,6 +168,19 @@ class Unit:
         return self.options.get(name, defaults[name])
 
 
+@runtime_checkable
+class Shrinkable(Protocol):
+    """A frame's `image` that can be decoded at less than its size, for less time."""
+
+    def __call__(self) -> np.ndarray:
+        """The pixels, uint8 `[H, W, 3]` RGB. Raises DataError."""
+        ...
+
+    def shrunk(self, shrink: Shrink) -> np.ndarray:
+        """The whole picture, averaged down to no less than `shrink(H, W)`. Raises DataError."""
+        ...
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Frame:
     """One observation of an episode.
@@ -172,7 +188,8 @@ class Frame:
     Attributes:
         time: seconds on any clock that increases within the episode.
         image: decodes the pixels, uint8 `[H, W, 3]` RGB; only called for frames that are kept.
-            Raises DataError.
+            Raises DataError. Those of `ops.images.EncodedImage` and `ops.video` are Shrinkable, and
+            then decoded at about the size that the table wants.
         control: float `[n]`, the source's own values in the order of the episode's `controls`: the
             motion from the frame before to this one (zeros at the first); absolute values are
             those commanded on the way here. None where the episode has no controls.

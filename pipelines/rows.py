@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipelines.episode import Episode, Fit, Frame, SourceInfo, Unit, split_of
+from pipelines.episode import Episode, Fit, Frame, Shrinkable, SourceInfo, Unit, split_of
 from pipelines.ops.action_text import controls_text
 from pipelines.ops.chunk import chunks
 from pipelines.ops.controls import compose
-from pipelines.ops.images import encode_jpeg, resize
+from pipelines.ops.images import encode_jpeg, resize, shrink_to
 from pipelines.ops.labels import clean_text
 from pipelines.ops.resample import resample
 from pipelines.ops.unify import Step, mask_of_controls, unify
@@ -111,8 +111,10 @@ def _cleaned(frames: Iterable[Frame]) -> Iterator[Frame]:
 def _wire(chunk: Chunk, frames: list[Step], tiers: tuple[Tier, ...], fit: Fit) -> dict[Tier, bytes]:
     """The chunk's wire form at each tier, from one decode of its frames."""
     images: dict[Tier, list[Any]] = {tier: [] for tier in tiers}
+    shrink = shrink_to([(tier.height, tier.width) for tier in tiers], fit)
     for frame in frames:
-        image = frame.image()
+        decode = frame.image
+        image = decode.shrunk(shrink) if isinstance(decode, Shrinkable) else decode()
         for tier in tiers:
             small = resize(image, tier.height, tier.width, fit)
             images[tier].append(small if tier.encoding == "raw" else encode_jpeg(small))

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
+from collections.abc import Callable, Sequence
+from fractions import Fraction
 
 import cv2
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from pipelines.episode import Fit
+from pipelines.episode import Fit, Shrink
 from schemas import DataError
 
 _FORMATS = ("JPEG", "PNG", "WEBP")
 _PNG_END = b"IEND\xaeB`\x82"
 _BAND = 256  # rows
+_SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -25,7 +29,52 @@ _TURNS = {
 }
 
 
-def decode_image(data: bytes, *, max_pixels: int = 64_000_000) -> np.ndarray:
+@dataclasses.dataclass(frozen=True)
+class EncodedImage:
+    """A frame's `image`: `decode_image` of a file's bytes, at less than its size if asked to.
+
+    Attributes:
+        data: the bytes, or what reads them when they are wanted.
+        uri: of the file, for errors, if it is not the unit's.
+    """
+
+    data: bytes | Callable[[], bytes]
+    uri: str = ""
+
+    def __call__(self) -> np.ndarray:
+        return self.shrunk(None)
+
+    def shrunk(self, shrink: Shrink | None) -> np.ndarray:
+        try:
+            data = self.data if isinstance(self.data, bytes) else self.data()
+            return decode_image(data, shrink=shrink)
+        except DataError as e:
+            e.uri = e.uri or self.uri
+            raise
+
+
+def shrink_to(sizes: Sequence[tuple[int, int]], fit: Fit) -> Shrink:
+    """The least of a picture that `resize` needs for every one of the (height, width) `sizes`."""
+
+    def stretched(h: int, w: int) -> tuple[int, int]:
+        return min(h, max(height for height, _ in sizes)), min(w, max(w for _, w in sizes))
+
+    def cropped(h: int, w: int) -> tuple[int, int]:
+        # sides of the picture by sides of the box: the largest of all is one of a box's own
+        by, of = max(
+            ((n, m) for height, width in sizes for n, m in ((height, h), (width, w))),
+            key=lambda pair: Fraction(*pair),
+        )
+        if by >= of:
+            return h, w
+        return (2 * h * by + of) // (2 * of), (2 * w * by + of) // (2 * of)
+
+    return stretched if fit == "stretch" else cropped
+
+
+def decode_image(
+    data: bytes, *, max_pixels: int = 64_000_000, shrink: Shrink | None = None
+) -> np.ndarray:
     """The pixels of a JPEG, PNG or WebP, uint8 `[H, W, 3]` RGB; the content decides, not a name.
 
     Grey, palette, CMYK and 16-bit images are converted (16 bits keep their high byte), what is
@@ -35,6 +84,8 @@ def decode_image(data: bytes, *, max_pixels: int = 64_000_000) -> np.ndarray:
     Args:
         data: the file's bytes, untrusted.
         max_pixels: a header that announces more is refused before anything is decoded.
+        shrink: a JPEG may come at a half, a quarter or an eighth of its size, if that leaves as
+            much as this wants: its blocks are averaged before they are decoded.
 
     Raises:
         DataError: with stage "decode", whatever is wrong with the bytes; also if they end early.
@@ -54,7 +105,9 @@ def decode_image(data: bytes, *, max_pixels: int = 64_000_000) -> np.ndarray:
                 f" more than the {max_pixels} allowed",
                 stage="decode",
             )
+        least = _least(image, shrink) if shrink else image.size
         try:
+            image.draft(None, least)  # only a JPEG minds it
             image.load()
             if image.format == "PNG" and _PNG_END not in data:
                 raise OSError("the PNG has no end")  # Pillow minds only missing pixels
@@ -117,6 +170,14 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, rgba).convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _least(image: Image.Image, shrink: Shrink) -> tuple[int, int]:
+    """(width, height), as Pillow has them, that are wanted of an image that is not decoded yet."""
+    if image.format in ("JPEG", "MPO") and _orientation(image) in _SIDEWAYS:
+        return shrink(image.width, image.height)
+    height, width = shrink(image.height, image.width)
+    return width, height
 
 
 def _orientation(image: Image.Image) -> int:

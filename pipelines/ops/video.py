@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import itertools
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import av
 import av.container
@@ -20,13 +19,18 @@ from av.stream import Disposition
 from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
+from pipelines.episode import Shrink, Shrinkable
 from schemas import DataError
 
 MAX_PIXELS = 8192 * 4608
 # containers only: playlists and image sequences can name other files on the machine
 _FORMATS = "mov,matroska,webm,avi"
 # swscale's default takes short cuts whose rounding depends on the processor
-_CONVERSION = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
+_EXACT = Interpolation.ACCURATE_RND | Interpolation.BITEXACT
+_CONVERSION = Interpolation.BILINEAR | _EXACT
+_SHRINKING = (
+    Interpolation.AREA | Interpolation.FULL_CHR_H_INP | Interpolation.FULL_CHR_H_INT | _EXACT
+)
 _LONGEST_LAST_FRAME = 1.5  # seconds
 _STEPS_BACK = (0.0, 1.0, 4.0, 16.0, 64.0)
 _CONTAINERS = {"libvpx-vp9": "webm", "libx264": "mp4"}
@@ -44,7 +48,7 @@ class VideoFrame:
     """
 
     time: float
-    image: Callable[[], np.ndarray]
+    image: Shrinkable
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -89,7 +93,7 @@ def frames(source: Source, start: float = 0.0, end: float | None = None) -> Iter
             if time <= previous:
                 raise _error(source, f"time runs backwards, from {previous:.6f} to {time:.6f} s")
             previous = time
-            yield VideoFrame(time=time, image=functools.partial(converter.rgb, frame))
+            yield VideoFrame(time=time, image=_Picture(converter, frame))
         else:
             _check_whole(source, container, file, previous)
         if previous == -math.inf:
@@ -277,6 +281,19 @@ def _seconds(pts: int | None, time_base: Fraction | None) -> str:
     return "an unknown time" if pts is None or not time_base else f"{float(pts * time_base):.6f} s"
 
 
+class _Picture(NamedTuple):
+    """A decoded frame, converted when it is asked for."""
+
+    converter: _Converter
+    frame: av.VideoFrame
+
+    def __call__(self) -> np.ndarray:
+        return self.converter.rgb(self.frame)
+
+    def shrunk(self, shrink: Shrink) -> np.ndarray:
+        return self.converter.rgb(self.frame, shrink)
+
+
 class _Converter:
     """Turns the frames of one stream into upright RGB. One serves all, as each holds megabytes of
     tables."""
@@ -286,17 +303,27 @@ class _Converter:
         self._reformatter = VideoReformatter()
         self._matrices: dict[int, np.ndarray | None] = {}
 
-    def rgb(self, frame: av.VideoFrame) -> np.ndarray:
-        """uint8 `[H, W, 3]`. Raises DataError."""
+    def rgb(self, frame: av.VideoFrame, shrink: Shrink | None = None) -> np.ndarray:
+        """uint8 `[H, W, 3]`, of the frame's size or just as large as wanted. Raises DataError."""
+        matrix = self._matrix(frame)
+        height, width = frame.height, frame.width
+        if shrink is not None:
+            turned = matrix is not None and _is_sideways(matrix)
+            height, width = shrink(width, height)[::-1] if turned else shrink(height, width)
+        same = (height, width) == (frame.height, frame.width)
         try:
             converted = self._reformatter.reformat(
-                frame, format="rgb24", interpolation=_CONVERSION, threads=1
+                frame,
+                width=width,
+                height=height,
+                format="rgb24",
+                interpolation=_CONVERSION if same else _SHRINKING,
+                threads=1,
             )
             pixels = converted.to_ndarray()
         except (FFmpegError, ValueError) as e:
             reason = f"frame at {frame.time:.6f} s has no RGB form ({e})"
             raise _error(self._source, reason) from e
-        matrix = self._matrix(frame)
         return np.ascontiguousarray(pixels if matrix is None else _upright(pixels, matrix))
 
     def _matrix(self, frame: av.VideoFrame) -> np.ndarray | None:
@@ -317,9 +344,15 @@ def _upright(pixels: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     degrees are taken as the nearest one.
     """
     a, b, c, d = (int(value) for value in matrix)
-    if abs(b) + abs(c) > abs(a) + abs(d):
+    if _is_sideways(matrix):
         pixels, a, d = pixels.swapaxes(0, 1), c, b
     return pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
+
+
+def _is_sideways(matrix: np.ndarray) -> bool:
+    """Whether the display matrix `[[a, b], [c, d]]` makes columns of rows."""
+    a, b, c, d = (abs(int(value)) for value in matrix)
+    return b + c > a + d
 
 
 def _check_whole(

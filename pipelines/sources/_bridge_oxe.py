@@ -7,13 +7,12 @@ One camera at 480×640; the action is a dict and the instruction part of the obs
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from pipelines.episode import Episode
-from pipelines.ops.images import decode_image, encode_jpeg
+from pipelines.ops.images import EncodedImage, encode_jpeg
 from pipelines.sources import _bridge, _rlds, _rlds_write
 from schemas import DataError, example
 
@@ -43,7 +42,7 @@ def views(raw: _rlds.RawEpisode) -> Iterator[Episode]:
             f"{counts} moves, turns, grippers, states and images, wanted as many of each"
         )
     texts = _bridge.instructions(fields, "steps/observation/natural_language_instruction", n)
-    if not _bridge.used(partial(decode_image, image) for image in dict.fromkeys(images)):
+    if not _bridge.used(EncodedImage(image) for image in dict.fromkeys(images)):
         raise DataError("the camera is black in every frame", stage="decode")
     actions = np.concatenate([moves, turns, gripper], axis=1)
     yield Episode(
@@ -51,7 +50,7 @@ def views(raw: _rlds.RawEpisode) -> Iterator[Episode]:
         controls=CONTROLS,
         source_range=raw.source_range,
         frames=_bridge.frames(
-            [partial(decode_image, image) for image in images],
+            [EncodedImage(image) for image in images],
             _bridge.motions(actions[:-1], states[0, 6]),
             texts,
         ),

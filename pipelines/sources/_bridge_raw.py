@@ -26,7 +26,7 @@ import numpy as np
 from pipelines import files
 from pipelines.episode import Episode, Unit
 from pipelines.ops import pickles
-from pipelines.ops.images import decode_image, encode_jpeg
+from pipelines.ops.images import EncodedImage, encode_jpeg
 from pipelines.ops.labels import clean_text
 from pipelines.sources import _bridge
 from schemas import DataError, UsageError
@@ -136,7 +136,8 @@ def _views(root: str, name: str, folder: str) -> Iterator[Episode | DataError]:
     for camera, names in cameras.items():
         try:
             _check(names, len(controls) + lag, sizes)
-            images = [partial(_decode, files.join(folder, image)) for image in names[lag:]]
+            uris = [files.join(folder, image) for image in names[lag:]]
+            images = [EncodedImage(partial(_read, uri), uri) for uri in uris]
             if not _bridge.used(images):
                 continue
         except DataError as e:
@@ -258,14 +259,6 @@ def _check(images: list[str], n: int, sizes: dict[str, int]) -> None:
     largest = max(images, key=sizes.__getitem__)
     if sizes[largest] > _MAX_IMAGE_BYTES:
         raise DataError(f"{largest} has {sizes[largest]} bytes, more than {_MAX_IMAGE_BYTES}")
-
-
-def _decode(uri: str) -> np.ndarray:
-    try:
-        return decode_image(_read(uri))
-    except DataError as e:
-        e.uri = uri
-        raise
 
 
 _FAKE_DATES = (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +11,7 @@ import numpy as np
 from pipelines import files
 from pipelines.episode import Control, Episode, Frame
 from pipelines.ops import video
-from pipelines.ops.images import decode_image
+from pipelines.ops.images import EncodedImage
 from pipelines.sources import _lerobot_meta as meta
 from pipelines.sources import _lerobot_parquet as parquet
 from schemas import DataError
@@ -173,7 +172,7 @@ class Reader:
     def _stored(self, uri: str, camera: str, start: int, end: int) -> Iterator[Image]:
         for batch in parquet.batches(uri, [camera], start, end, _IMAGES_AT_ONCE):
             for data in parquet.blobs(batch, camera):
-                yield partial(decode_image, data)
+                yield EncodedImage(data)
 
 
 def _column(uri: str, name: str) -> np.ndarray:

@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from pipelines import files
 from pipelines.episode import UNIT_BYTES, Episode, SourceInfo, Unit
-from pipelines.ops.images import decode_image, encode_jpeg
+from pipelines.ops.images import EncodedImage, encode_jpeg
 from pipelines.sources import _bridge, _bridge_oxe, _bridge_raw, _rlds, _rlds_write
 from schemas import DataError, UsageError, example
 
@@ -109,7 +108,7 @@ def _views(raw: _rlds.RawEpisode) -> Iterator[Episode]:
         if len(images) != len(actions):
             raise DataError(f"{len(images)} images in {camera} for {len(actions)} actions")
         # a camera that was off repeats one black JPEG
-        if not _bridge.used(partial(decode_image, image) for image in dict.fromkeys(images)):
+        if not _bridge.used(EncodedImage(image) for image in dict.fromkeys(images)):
             continue
         found = True
         yield Episode(
@@ -117,9 +116,7 @@ def _views(raw: _rlds.RawEpisode) -> Iterator[Episode]:
             view=camera,
             controls=CONTROLS,
             source_range=raw.source_range,
-            frames=_bridge.frames(
-                [partial(decode_image, image) for image in images], controls, texts
-            ),
+            frames=_bridge.frames([EncodedImage(image) for image in images], controls, texts),
         )
     if not found:
         raise DataError("every camera is black in every frame", stage="decode")

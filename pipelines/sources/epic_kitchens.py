@@ -130,7 +130,7 @@ def _clip(uri: str, action: dict[str, Any]) -> Iterator[Frame]:
 def _images(uri: str, action: dict[str, Any]) -> Iterator[Frame]:
     """The extracted frames [start, stop), or up to the last that is there."""
     for number in range(action["start"], _end(uri, action["start"], action["stop"])):
-        image = functools.partial(_image, _frame_uri(uri, number))
+        image = images.EncodedImage(functools.partial(_read, _frame_uri(uri, number)))
         yield Frame(time=(number - 1) / action["fps"], image=image, text=action["text"])
 
 
@@ -155,8 +155,8 @@ def _frame_uri(uri: str, number: int) -> str:
     return files.join(uri, f"frame_{number:010d}.jpg")
 
 
-def _image(uri: str) -> np.ndarray:
-    return images.decode_image(rows.read(uri, _MAX_IMAGE))
+def _read(uri: str) -> bytes:
+    return rows.read(uri, _MAX_IMAGE)
 
 
 def _annotations(path: str) -> tuple[str, list[tuple[str, str]]]:

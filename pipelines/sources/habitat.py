@@ -304,19 +304,17 @@ def _images(listed: list[tuple[str, int]], wanted: int) -> Iterator[_Decoder]:
             raise DataError(f"frame {i:06d} is missing, and {max(numbered):06d} is there")
     _check_count(len(numbered), wanted)
     for i in range(len(numbered)):
-        yield functools.partial(_image, *numbered[i])
+        uri, size = numbered[i]
+        yield images.EncodedImage(functools.partial(_read, uri, size), uri)
 
 
-def _image(uri: str, size: int) -> np.ndarray:
+def _read(uri: str, size: int) -> bytes:
+    if size > _MAX_IMAGE:
+        raise DataError(f"{size} bytes, more than {_MAX_IMAGE}")
     try:
-        if size > _MAX_IMAGE:
-            raise DataError(f"{size} bytes, more than {_MAX_IMAGE}")
-        return images.decode_image(files.read(uri))
+        return files.read(uri)
     except FileNotFoundError as e:
         raise DataError("the image has gone since it was listed", uri=uri) from e
-    except DataError as e:
-        e.uri = uri
-        raise
 
 
 def _video(uri: str, wanted: int) -> Iterator[_Decoder]:

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import io
 import json
 import re
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines import files
-from pipelines.episode import UNIT_BYTES, Episode, Frame, Option, SourceInfo, Unit
+from pipelines.episode import UNIT_BYTES, Episode, Frame, Option, Shrink, SourceInfo, Unit
 from pipelines.ops import images, labels
 from pipelines.sources._laion_rows import SIDES, Row, Rows, plain_text
 from schemas import DataError, UsageError
@@ -174,7 +173,7 @@ def _episode(unit: Unit, key: str, row: Row, members: dict[str, _Member], tar: B
     if not text:
         raise DataError("no caption, so no action", stage="annotate", where=image.name)
     license = row.text("license")
-    decode = functools.partial(_decode, image.read(tar), unit.option(INFO, "min_size"))
+    decode = _Image(image.read(tar), unit.option(INFO, "min_size"))
     return Episode(
         # img2dataset begins its keys with the shard's number; others could meet in two shards
         id=key if key.startswith(unit.id) else f"{unit.id}-{key}",
@@ -185,11 +184,21 @@ def _episode(unit: Unit, key: str, row: Row, members: dict[str, _Member], tar: B
     )
 
 
-def _decode(data: bytes, min_size: float) -> np.ndarray:
-    image = images.decode_image(data)
-    # the row may say nothing of the size, or another than the image has
-    _reject("smallest side", [min(image.shape[:2])], "min_size", min_size)
-    return image
+class _Image(NamedTuple):
+    """An image, refused if it is too small: its row may say nothing of that, or another size."""
+
+    data: bytes
+    min_size: float
+
+    def __call__(self) -> np.ndarray:
+        return self.shrunk(lambda height, width: (height, width))
+
+    def shrunk(self, shrink: Shrink) -> np.ndarray:
+        def checked(height: int, width: int) -> tuple[int, int]:
+            _reject("smallest side", [min(height, width)], "min_size", self.min_size)
+            return shrink(height, width)
+
+        return images.decode_image(self.data, shrink=checked)
 
 
 def _filter(unit: Unit, row: Row) -> None:

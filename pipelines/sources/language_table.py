@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import numpy as np
 
 from pipelines import files
 from pipelines.episode import UNIT_BYTES, Control, Episode, Frame, SourceInfo, Unit
-from pipelines.ops.images import decode_image, encode_jpeg
+from pipelines.ops.images import EncodedImage, encode_jpeg
 from pipelines.sources import _rlds, _rlds_write
 from schemas import DataError, UsageError, example
 
@@ -134,7 +133,7 @@ def _episode(raw: _rlds.RawEpisode) -> Episode:
         frames=[
             Frame(
                 time=i / 10.0,
-                image=partial(decode_image, image),
+                image=EncodedImage(image),
                 control=controls[i],
                 # the instruction that was followed on the way here is that of the step before
                 text=texts[max(i - 1, 0)],

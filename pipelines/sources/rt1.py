@@ -11,14 +11,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from pipelines.episode import UNIT_BYTES, Control, Episode, Frame, SourceInfo, Unit
 from pipelines.ops import tfrecord
-from pipelines.ops.images import decode_image, encode_jpeg, is_black
+from pipelines.ops.images import EncodedImage, decode_image, encode_jpeg, is_black
 from pipelines.sources import _rlds, _rlds_write
 from schemas import DataError, UsageError, example
 
@@ -159,7 +158,7 @@ class Steps:
             frames=[
                 Frame(
                     time=i / 3.0,
-                    image=partial(decode_image, image),
+                    image=EncodedImage(image),
                     control=controls[i],
                     text=texts[i],
                 )
