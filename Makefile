@@ -5,6 +5,7 @@ VENV := .venv
 DEMO ?= demo
 
 .PHONY: help setup demo test lint types check pages fuzz memory bench lerobot lock clean
+.PHONY: flink-jars test-flink prism test-prism
 
 help:
 	@echo "make demo    the main job on a small corpus of its own, end to end (10 minutes at most)"
@@ -15,6 +16,8 @@ help:
 	@echo "make bench   speed and quality beside public libraries, in an environment of theirs (20 minutes;"
 	@echo "             BENCH=panorama or BENCH=text for one half)"
 	@echo "make lerobot a dataset written by the lerobot library, in an environment of its own, read back"
+	@echo "make test-flink  the same tables on a Flink cluster, a TaskManager killed (Java, Maven; 4 minutes)"
+	@echo "make test-prism  the same table on Beam's Prism runner, built here (Go; 5 minutes the first time)"
 	@echo "make pages   pipelines/sources/README.md, from the sources themselves"
 	@echo "make lock    resolve requirements.lock anew from pyproject.toml"
 
@@ -56,6 +59,20 @@ fuzz: setup
 memory: setup
 	$(VENV)/bin/python -m tests.memory.measure
 
+# A Flink cluster and Beam's job server: 160 MB into build/flink, each jar checked by its SHA-256.
+flink-jars: setup
+	$(VENV)/bin/python -m infra.flink.jars
+
+test-flink: flink-jars
+	UNISIM_FLINK=1 $(VENV)/bin/python -m pytest tests/infra/test_flink.py
+
+# Built into build/prism from its Go module.
+prism: setup
+	$(VENV)/bin/python -m infra.prism
+
+test-prism: prism
+	UNISIM_PRISM=1 $(VENV)/bin/python -m pytest tests/infra/test_prism.py
+
 # The libraries that we measure against (6 GB: one of them brings PyTorch).
 PEERS := $(VENV)-peers
 $(PEERS)/.complete: tests/bench/peers.txt
@@ -87,4 +104,4 @@ lock:
 	rm -rf $(VENV)-lock
 
 clean:
-	rm -rf $(VENV) $(VENV)-lerobot $(PEERS) $(DEMO)
+	rm -rf $(VENV) $(VENV)-lerobot $(PEERS) $(DEMO) build

@@ -69,7 +69,7 @@ def pipeline_options(
         beam_flags: passed on as they are.
     """
     if runner != "FnApiRunner":
-        return runner, PipelineOptions(["--runner", runner, *beam_flags])
+        return runner, PipelineOptions(["--runner", runner, *_completed(runner, beam_flags)])
     from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
     from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
@@ -79,3 +79,20 @@ def pipeline_options(
     environment = SubprocessSDKEnvironment.from_command_string(process)  # pyright: ignore
     local = FnApiRunner(environment)
     return local, PipelineOptions([f"--direct_num_workers={count}", *beam_flags])
+
+
+def _completed(runner: str, beam_flags: list[str]) -> list[str]:
+    """The flags with what a runner needs and the user left out."""
+    if runner == "FlinkRunner":
+        from infra.flink import flags
+
+        return flags.complete(beam_flags)
+    if runner == "DataflowRunner":
+        from infra.dataflow import flags
+
+        return flags.complete(beam_flags)
+    if runner == "PrismRunner":
+        from infra import prism
+
+        return prism.complete(beam_flags)
+    return beam_flags

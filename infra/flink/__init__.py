@@ -1,0 +1,1 @@
+"""A Flink cluster on this machine, its jars, and the Python workers that its TaskManagers start."""
