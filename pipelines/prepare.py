@@ -19,21 +19,18 @@ from pipelines.write import ShardTask, write_shard
 
 def build(root: beam.Pipeline, job: Job) -> None:
     """Adds the whole of `prepare` to a pipeline."""
-    plan = job.plan()
+    once = root | "Once" >> beam.Create([job])
     receipts = (
-        root
-        | "Shards" >> beam.Create(tasks(plan, job.out))
+        # a worker reads the plan, as the graph of a million shards would be too large to submit
+        once
+        | "Shards" >> beam.FlatMap(_tasks)
         | "Spread" >> beam.Reshuffle()
         | "Write" >> beam.Map(_write)
     )
     embedded = (
         receipts | "Texts" >> beam.FlatMap(_texts) | "Embed" >> EmbedTexts(job.target(), job.t5)
     )
-    _ = (
-        root
-        | "Once" >> beam.Create([job])
-        | "Commit" >> beam.Map(commit, AsList(receipts), AsList(embedded))
-    )
+    _ = once | "Commit" >> beam.Map(commit, AsList(receipts), AsList(embedded))
 
 
 def tasks(plan: Plan, out: str) -> list[ShardTask]:
@@ -50,6 +47,10 @@ def tasks(plan: Plan, out: str) -> list[ShardTask]:
         for dataset in plan.datasets
         for shard in dataset.shards
     ]
+
+
+def _tasks(job: Job) -> Iterator[ShardTask]:
+    yield from tasks(job.plan(), job.out)
 
 
 def _write(task: ShardTask) -> Receipt:
