@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -16,6 +17,8 @@ from pipelines.progress import Reporter
 from schemas import UsageError
 
 _ATTEMPTS = 4
+# a worker's own UsageError, as runners pass it on: with a traceback before it
+_REFUSED = re.compile(r"UsageError: (.*?)(?: \[while running .*)?$", re.MULTILINE)
 _PATIENCE = 1.0  # seconds; the death is known a little after the channel's end
 
 
@@ -37,24 +40,34 @@ def run(
         lines: gives those of progress, as for `Reporter`.
 
     Raises:
-        UsageError: if workers die again and again.
+        UsageError: if workers die again and again, or the runner refuses its flags, or
+            a worker cannot go on: one line of why.
     """
     for _ in range(_ATTEMPTS):
         name, options = pipeline_options(runner, workers, shards, beam_flags)
-        pipeline = beam.Pipeline(runner=name, options=options)
+        pipeline = _pipeline(name, options)
         build(pipeline)
         with watched() as died, Reporter(*lines()):
             try:
                 pipeline.run().wait_until_finish()
                 return
-            except Exception:
+            except Exception as e:
                 if not died.wait(_PATIENCE):
+                    if found := _REFUSED.search(str(e)):
+                        raise UsageError(found[1]) from e
                     raise
         print("unisim: a worker process died; going on with what is left", file=sys.stderr)
     raise UsageError(
         f"worker processes died {_ATTEMPTS} times, often for want of memory; what is finished is"
         " kept: run again with fewer --workers"
     )
+
+
+def _pipeline(name: str | PipelineRunner, options: PipelineOptions) -> beam.Pipeline:
+    try:
+        return beam.Pipeline(runner=name, options=options)
+    except ValueError as e:  # what its runner says of the flags
+        raise UsageError(f"--runner {name}: {' '.join(str(e).split())}") from e
 
 
 def pipeline_options(

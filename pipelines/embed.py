@@ -63,12 +63,12 @@ def build(root: beam.Pipeline, job: EmbedJob) -> None:
         root
         | "Index" >> beam.Create(job.index)
         | "Spread" >> beam.Reshuffle()
-        | "Read" >> beam.FlatMap(_texts_of, job.target.out)
+        | "Read" >> beam.FlatMap(_texts_of, job.target.out).with_output_types(str)
     )
     others = (
         root
         | "Other" >> beam.Create([job.texts] if job.texts else [])
-        | "Lines" >> beam.FlatMap(read_lines)
+        | "Lines" >> beam.FlatMap(read_lines).with_output_types(str)
     )
     empty = root | "Empty" >> beam.Create([""])  # guidance's unconditional branch
     embedded = (

@@ -150,6 +150,8 @@ class Unit:
         params: JSON values private to the source: a byte range, a time span, a list of labels.
         options: the source's options by name, as `episodes` finds them. Left empty by `units`; the
             plan keeps them once per dataset.
+        stamp: size and time of writing of `uri` when it was planned; "" where it is a folder. Left
+            empty by `units`.
     """
 
     id: str
@@ -161,6 +163,7 @@ class Unit:
     version: str
     params: dict[str, Any] = dataclasses.field(default_factory=dict)
     options: dict[str, float] = dataclasses.field(default_factory=dict)
+    stamp: str = ""
 
     def option(self, info: SourceInfo, name: str) -> float:
         """The option's value, or its default where the unit was not planned."""

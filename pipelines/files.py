@@ -3,19 +3,40 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
+import errno
 import glob as local_glob
+import io
 import os
+import re
+import stat
 import tempfile
-from collections.abc import Iterator
-from os.path import isfile
-from typing import BinaryIO
+from collections.abc import Callable, Iterable, Iterator
+from typing import BinaryIO, NamedTuple, cast
 
-from apache_beam.io.filesystem import BeamIOError, CompressionTypes
+from apache_beam.io.filesystem import BeamIOError, CompressionTypes, FileMetadata
 from apache_beam.io.filesystems import FileSystems
 
+from pipelines.steady import SteadyReader, again
 from schemas import DataError, UsageError
 
 _TEMPORARY = ".tmp-"
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+_opening: contextvars.ContextVar[Callable[[str], None]] = contextvars.ContextVar(
+    "_opening", default=lambda path: None
+)
+
+
+class Stamp(NamedTuple):
+    """What a file that is overwritten does not keep: its size in bytes, and when it was last
+    written, in nanoseconds of Unix time."""
+
+    size: int
+    written: int
+
+    def __str__(self) -> str:
+        return f"{self.size}@{self.written}"
 
 
 def is_local(path: str) -> bool:
@@ -37,7 +58,9 @@ def exists(path: str) -> bool:
     """Whether a file, or a folder with something in it, is there."""
     if is_local(path):
         return os.path.exists(path)
-    return FileSystems.exists(path) or bool(glob(path, "*"))
+    is_bucket = path.rstrip("/").count("/") < 3  # which no file is, and GCS refuses to be asked
+    is_file = not is_bucket and again(lambda: FileSystems.exists(path), path)
+    return is_file or bool(_match(path, "**", limit=1))
 
 
 def glob(folder: str, *pattern: str) -> list[tuple[str, int]]:
@@ -52,14 +75,25 @@ def glob(folder: str, *pattern: str) -> list[tuple[str, int]]:
         UsageError: if a remote folder cannot be listed.
     """
     if is_local(folder):
-        return sorted(
-            (path, os.path.getsize(path)) for path in _local(folder, pattern) if isfile(path)
-        )
+        found = ((path, stamp(path)) for path in _local(folder, pattern))
+        return sorted((path, each.size) for path, each in found if each)
+    return sorted((m.path, m.size_in_bytes) for m in _match(folder, *pattern))
+
+
+def _match(folder: str, *pattern: str, limit: int | None = None) -> list[FileMetadata]:
+    """What matches below a remote folder, `limit` at most."""
+    where = join(_escape(folder), *pattern)
     try:
-        found = FileSystems.match([join(folder, *pattern)])[0].metadata_list
+        return again(lambda: FileSystems.match([where], [limit]), folder)[0].metadata_list
+    except FileNotFoundError:
+        return []
     except BeamIOError as e:
         raise UsageError(f"{folder}: cannot be listed ({e}); check the path and access") from e
-    return sorted((m.path, m.size_in_bytes) for m in found)
+
+
+def _escape(path: str) -> str:
+    """The path as a pattern that matches it alone."""
+    return re.sub(r"([*?[])", r"[\1]", path)
 
 
 def _local(folder: str, pattern: tuple[str, ...]) -> Iterator[str]:
@@ -76,8 +110,49 @@ def _local(folder: str, pattern: tuple[str, ...]) -> Iterator[str]:
 
 
 def size(path: str) -> int:
-    """Size in bytes."""
-    return FileSystems.match([path])[0].metadata_list[0].size_in_bytes
+    """Size in bytes. Raises FileNotFoundError."""
+    return os.path.getsize(path) if is_local(path) else _metadata(path).size_in_bytes
+
+
+def _metadata(path: str) -> FileMetadata:
+    return again(lambda: FileSystems.get_filesystem(path).metadata(path), path)
+
+
+def stamp(path: str) -> Stamp | None:
+    """The file's stamp; None if there is no such file. Follows links."""
+    try:
+        if not is_local(path):
+            return _stamp(_metadata(path))
+        found = os.stat(path)
+    except (OSError, ValueError):  # gone, a loop of links, no name of a file
+        return None
+    return Stamp(found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else None
+
+
+def stamps(root: str, paths: Iterable[str]) -> dict[str, str]:
+    """The stamps, as texts, of those that are files. Remote ones below the root are listed folder
+    by folder, since a request for each of a million would take hours."""
+    distinct = sorted(set(paths))
+    listed = [path for path in distinct if not is_local(path) and path.startswith(f"{root}/")]
+    found = {path: stamp(path) for path in set(distinct) - set(listed)}
+    for folder in {path.rpartition("/")[0] for path in listed}:
+        found |= {each.path: _stamp(each) for each in _match(folder, "*")}
+    return {path: str(found[path]) for path in distinct if found.get(path)}
+
+
+def _stamp(found: FileMetadata) -> Stamp:
+    # Beam gives seconds as a float, of which the microseconds are exact
+    return Stamp(found.size_in_bytes, round(found.last_updated_in_seconds * 1e6) * 1000)
+
+
+@contextlib.contextmanager
+def telling(opening: Callable[[str], None]) -> Iterator[None]:
+    """While it lasts, `opening` is told of each file before this thread opens it for reading."""
+    token = _opening.set(opening)
+    try:
+        yield
+    finally:
+        _opening.reset(token)
 
 
 @contextlib.contextmanager
@@ -87,6 +162,7 @@ def open_read(path: str) -> Iterator[BinaryIO]:
     Raises:
         FileNotFoundError: if there is none; a folder, or what stands below a file, is none either.
     """
+    _opening.get()(path)
     if is_local(path):
         try:
             f = open(path, "rb")  # noqa: SIM115
@@ -95,8 +171,13 @@ def open_read(path: str) -> Iterator[BinaryIO]:
         with f:
             yield f
     else:
-        with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as f:
-            yield f
+        raw = SteadyReader(path, lambda: _open(path))
+        with io.BufferedReader(raw, 1 << 20) as f:
+            yield cast(BinaryIO, f)
+
+
+def _open(path: str) -> BinaryIO:
+    return FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
 
 
 @contextlib.contextmanager
@@ -133,11 +214,12 @@ def write(path: str, data: bytes) -> None:
 def local_copy(path: str) -> Iterator[str]:
     """A POSIX path with the file's bytes, for libraries that cannot read a stream."""
     if is_local(path):
+        _opening.get()(path)
         yield path
         return
     with tempfile.TemporaryDirectory() as folder:
         target = os.path.join(folder, name_of(path))
-        with open_read(path) as source, open(target, "wb") as f:
+        with open_read(path) as source, _room(folder), open(target, "wb") as f:
             while block := source.read(1 << 20):
                 f.write(block)
         yield target
@@ -148,31 +230,65 @@ def local_write(path: str) -> Iterator[str]:
     """A POSIX path to write to; renamed (or uploaded) to `path` when the block ends well.
 
     Local temporaries stand beside their target, so that the rename is atomic; runners do start a
-    work item twice, and then the last complete file wins over an equal one.
+    work item twice, and then the last complete file wins over an equal one. An object of a remote
+    store appears when its upload is complete.
+
+    Raises:
+        UsageError: if the disk is full.
     """
     if is_local(path):
-        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-        handle, temporary = tempfile.mkstemp(
-            prefix=_TEMPORARY, suffix="-" + name_of(path), dir=os.path.dirname(path) or "."
-        )
-        os.close(handle)
-        os.chmod(temporary, 0o644)
-        try:
-            yield temporary
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        folder = os.path.dirname(path) or "."
+        with _room(folder):
+            os.makedirs(folder, exist_ok=True)
+            handle, temporary = tempfile.mkstemp(
+                prefix=_TEMPORARY, suffix="-" + name_of(path), dir=folder
+            )
+            os.close(handle)
+            os.chmod(temporary, 0o644)
+            try:
+                yield temporary
+                os.replace(temporary, path)
+            except BaseException:
+                delete(temporary)
+                raise
         return
     with tempfile.TemporaryDirectory() as folder:
         temporary = os.path.join(folder, name_of(path))
-        yield temporary
-        with (
-            open(temporary, "rb") as f,
-            FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED) as target,
-        ):
-            while block := f.read(1 << 20):
-                target.write(block)
+        with _room(folder):
+            yield temporary
+        try:
+            again(lambda: _upload(temporary, path), path)
+        except UsageError:
+            raise
+        except Exception as e:
+            raise UsageError(f"{path}: cannot be written ({e}); check the path and access") from e
+
+
+def _upload(temporary: str, path: str) -> None:
+    with (
+        open(temporary, "rb") as f,
+        FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED) as target,
+    ):
+        while block := f.read(1 << 20):
+            target.write(block)
+
+
+@contextlib.contextmanager
+def _room(folder: str) -> Iterator[None]:
+    """While it lasts, a full disk is the user's to mend. Writers name it by errors of any kind."""
+    try:
+        yield
+    except (DataError, UsageError):
+        raise
+    except Exception as e:
+        number = getattr(e, "errno", None)
+        said = [os.strerror(n) for n in _FULL if n == number or os.strerror(n) in str(e)]
+        if not said:
+            raise
+        raise UsageError(
+            f"{folder}: {said[0]}; make room there and run the same command again, what is"
+            " finished is kept"
+        ) from e
 
 
 def is_temporary(path: str) -> bool:
@@ -185,7 +301,7 @@ def delete_temporaries(folder: str) -> None:
     if is_local(folder):
         for path, _ in glob(folder, "**"):
             if is_temporary(path):
-                os.unlink(path)
+                delete(path)
 
 
 def delete(path: str) -> None:
@@ -193,8 +309,8 @@ def delete(path: str) -> None:
     if is_local(path):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
-    elif FileSystems.exists(path):
-        FileSystems.delete([path])
+    elif exists(path):
+        again(lambda: FileSystems.delete([_escape(path)]), path)
 
 
 def delete_tree(path: str) -> None:
@@ -204,4 +320,4 @@ def delete_tree(path: str) -> None:
 
         shutil.rmtree(path, ignore_errors=True)
     elif exists(path):
-        FileSystems.delete([path])
+        again(lambda: FileSystems.delete([path.rstrip("/") + "/"]), path)

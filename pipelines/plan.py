@@ -18,7 +18,7 @@ from typing import Any
 from pipelines import files, sources
 from pipelines.episode import Unit
 from schemas import BINS, MAX_FRAMES, SCHEMA_VERSION, Tier, UsageError, did_you_mean
-from schemas.table import PLAN, SPLITS, dump_json
+from schemas.table import MANIFEST, PLAN, SPLITS, WORK, dump_json
 
 SHARD_MB = 128
 _UNITS_PER_SHARD = 8  # so that shards can be packed to near-equal cost
@@ -107,10 +107,14 @@ class Plan:
             raise UsageError(f"{path}: not a plan ({e}); remove it and plan again") from e
 
     def digest(self) -> str:
-        """Hex digest of what decides the output's bytes: not of where the raw files lie."""
+        """Hex digest of what decides the output's bytes: not of where the raw files lie, nor of
+        when they were written."""
         value = dataclasses.asdict(self)
         for dataset in value["datasets"]:
             del dataset["root"]
+            for shard in dataset["shards"]:
+                for unit in shard["units"]:
+                    del unit["stamp"]
         return hashlib.blake2b(dump_json(value).encode(), digest_size=16).hexdigest()
 
 
@@ -227,9 +231,9 @@ def _dataset(
             f"--source {name}={path}: no such path; `unisim sources {name}` shows what is expected"
         )
     root = os.path.abspath(path) if files.is_local(path) else path.rstrip("/")
-    units = [
-        _relative(unit, root) for unit in source.units(root, int(shard_mb * 1e6 / _UNITS_PER_SHARD))
-    ]
+    listed = list(source.units(root, int(shard_mb * 1e6 / _UNITS_PER_SHARD)))
+    stamps = files.stamps(root, (unit.uri for unit in listed))
+    units = [_planned(unit, root, stamps.get(unit.uri, "")) for unit in listed]
     if not units:
         raise UsageError(f"--source {name}={path}: holds nothing to read")
     repeated = [u.id for u, n in _counted(units) if n > 1]
@@ -274,8 +278,8 @@ def _recipe(fps: float | None, fit: str, options: dict[str, float]) -> str:
     return f"{own}resample: {rate}; resize: {fit}, area; chunk: {MAX_FRAMES}; bins: {BINS}"
 
 
-def _relative(unit: Unit, root: str) -> Unit:
-    return dataclasses.replace(unit, uri=relative_uri(unit.uri, root))
+def _planned(unit: Unit, root: str, stamp: str) -> Unit:
+    return dataclasses.replace(unit, uri=relative_uri(unit.uri, root), stamp=stamp)
 
 
 def relative_uri(uri: str, root: str) -> str:
@@ -311,6 +315,9 @@ def _pack(units: list[Unit], target: float) -> Iterator[Shard]:
 def save(plan: Plan, out: str) -> bool:
     """Writes OUT/plan.json; False if the same plan is there already.
 
+    The plan that is there keeps its stamps, so that a raw file that has changed since is noticed;
+    but where the corpus has moved, and nothing is finished yet, the new one takes its place.
+
     Raises:
         UsageError: if OUT holds another plan, or is not empty and holds none.
     """
@@ -322,7 +329,15 @@ def save(plan: Plan, out: str) -> bool:
                 f"{path}: {out} holds another plan ({difference(saved, plan)}); give another --out,"
                 " or remove it to begin anew"
             )
-        return False
+        moved = [d.root for d in saved.datasets] != [d.root for d in plan.datasets]
+        if (
+            not moved
+            or files.exists(files.join(out, WORK))
+            or files.exists(files.join(out, MANIFEST))
+        ):
+            return False
+        files.write(path, plan.to_json().encode())
+        return True
     there = files.glob(out, "*") if files.exists(out) else []
     if not all(files.is_temporary(path) for path, _ in there):
         raise UsageError(f"{out}: not empty and not a table; give an --out that does not exist yet")

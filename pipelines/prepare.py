@@ -23,13 +23,12 @@ def build(root: beam.Pipeline, job: Job) -> None:
     receipts = (
         # a worker reads the plan, as the graph of a million shards would be too large to submit
         once
-        | "Shards" >> beam.FlatMap(_tasks)
+        | "Shards" >> beam.FlatMap(_tasks).with_output_types(ShardTask)
         | "Spread" >> beam.Reshuffle()
-        | "Write" >> beam.Map(_write)
+        | "Write" >> beam.Map(_write).with_output_types(Receipt)
     )
-    embedded = (
-        receipts | "Texts" >> beam.FlatMap(_texts) | "Embed" >> EmbedTexts(job.target(), job.t5)
-    )
+    texts = receipts | "Texts" >> beam.FlatMap(_texts).with_output_types(str)
+    embedded = texts | "Embed" >> EmbedTexts(job.target(), job.t5)
     _ = once | "Commit" >> beam.Map(commit, AsList(receipts), AsList(embedded))
 
 

@@ -23,9 +23,19 @@ from pipelines.plan import Dataset, Shard, absolute_uri, relative_uri
 from pipelines.progress import Progress
 from pipelines.receipt import Receipt, SlotStatistics
 from pipelines.rows import Row, name_of, rows
-from schemas import DataError, Tier, controls
+from pipelines.watch import Changed, watched
+from schemas import DataError, Tier, UsageError, controls
 from schemas.record import digest
-from schemas.table import INDEX_SCHEMA, WRITER_OPTIONS, frames_file, index_fields, index_file
+from schemas.table import (
+    INDEX_SCHEMA,
+    PLAN,
+    WRITER_OPTIONS,
+    frames_file,
+    index_fields,
+    index_file,
+)
+
+_ATTEMPTS = 3
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,11 +62,22 @@ def write_shard(task: ShardTask) -> Receipt:
     """Writes the shard's files and its receipt, or finds them done.
 
     Raises:
+        UsageError: if there is no room for them, or a raw file never rests.
         Anything but DataError: bad data is dead-lettered, the rest is a bug and stops the job.
     """
     done = receipt.load(task.out, task.dataset.name, task.shard.index)
     if done is not None:
         return done
+    for left in reversed(range(_ATTEMPTS)):
+        try:
+            return _write_shard(task)
+        except Changed as e:
+            if not left:
+                raise UsageError(f"{e}, {_ATTEMPTS} times; run again when its writer ends") from e
+    raise AssertionError
+
+
+def _write_shard(task: ShardTask) -> Receipt:
     writer = _ShardWriter(task)
     with contextlib.ExitStack() as stack:
         writer.open(stack)
@@ -84,6 +105,7 @@ class _ShardWriter:
         self.mask = np.zeros(controls.NUM_SLOTS, bool)
         self.writers: dict[tuple[str, Tier], ArrayRecordWriter] = {}
         self.files: dict[str, list[Any]] = {}
+        self.planned = files.stamp(files.join(task.out, PLAN))
         self.progress = Progress(task.out, task.dataset.name, task.shard.index)
 
     def open(self, stack: contextlib.ExitStack) -> None:
@@ -108,18 +130,19 @@ class _ShardWriter:
         self.files[name] = file_digest(path)
 
     def unit(self, unit: Unit) -> None:
-        """All episodes of a unit."""
+        """All episodes of a unit. Raises `Changed`."""
         before = len(self.episodes)
         located = dataclasses.replace(
             unit, uri=absolute_uri(unit.uri, self.dataset.root), options=self.dataset.options
         )
         try:
-            for item in self.source.episodes(located):
-                if isinstance(item, DataError):
-                    self.bury(item, unit, item.key, 1)
-                else:
-                    self.episode(item, unit)
-                self.progress.step(unit)
+            with watched(located, self.planned):
+                for item in self.source.episodes(located):
+                    if isinstance(item, DataError):
+                        self.bury(item, unit, item.key, 1)
+                    else:
+                        self.episode(item, unit)
+                    self.progress.step(unit)
         except DataError as e:
             rest = unit.episodes - (len(self.episodes) - before)
             self.bury(e, unit, e.key, max(1, rest))

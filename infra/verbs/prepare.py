@@ -38,6 +38,9 @@ class PrepareFlags(BeamFlags, EncoderFlags, PlanFlags):
     error_budget: float = 0.01
     """Part of each source's episodes that may be lost before the run fails at its end."""
 
+    dry_run: bool = False
+    """Print the plan and the runner's flags, all of them, and end: nothing is written or run."""
+
 
 def main(argv: list[str]) -> int:
     """Runs the verb."""
@@ -55,6 +58,9 @@ def main(argv: list[str]) -> int:
     from pipelines.job import Job
     from schemas.table import MANIFEST
 
+    if flags.dry_run:
+        _print_run(make_plan(flags), flags, beam_flags)
+        return 0
     encoder = flags.check()
     made = make_plan(flags)
     plan.save(made, flags.out)
@@ -70,6 +76,23 @@ def main(argv: list[str]) -> int:
         say(f"embedding with {encoder.name}: {encoder.description}")
         _run(job, made, flags, beam_flags)
     return _end(job, made, time.monotonic() - begin if fresh else 0.0)
+
+
+def _print_run(made, flags: PrepareFlags, beam_flags: list[str]) -> None:
+    """What would be done, and the flags that Beam would be given."""
+    from infra import runners
+    from infra.verbs.plan import show
+    from pipelines import prepare
+
+    show(made)
+    shards = len(prepare.tasks(made, flags.out))
+    _, options = runners.pipeline_options(flags.runner, flags.workers, shards, beam_flags)
+    print(f"--runner={flags.runner}")
+    given = options.get_all_options(drop_default=True, retain_unknown_options=True)
+    for name, value in sorted(given.items()):
+        for each in value if isinstance(value, list) else [value]:
+            if name != "runner":
+                print(f"--{name}" if each is True else f"--{name}={each}")
 
 
 def _run(job, made, flags: PrepareFlags, beam_flags: list[str]) -> None:
@@ -118,7 +141,12 @@ def _end(job, made, seconds: float) -> int:
 
     if not files.exists(files.join(job.out, MANIFEST)):
         shards = [(t.dataset.name, t.shard.index) for t in prepare.tasks(made, job.out)]
-        datasets = commit.summarise(made, receipt.load_all(job.out, shards))
+        done = receipt.load_all(job.out, shards)
+        if len(done) < len(shards):  # a template was written, or the runner does not wait
+            ended = f"{len(done)} of {len(shards)} shards are done"
+            print(f"{job.out}: {ended}, the job ends elsewhere")
+            return 0
+        datasets = commit.summarise(made, done)
         for d in commit.over_budget(datasets, job.error_budget):
             say(f"{d.name}: {_too_much(d, job.error_budget)}; see {job.out}/{DEAD_LETTERS}")
         return 1

@@ -84,8 +84,8 @@ def decode_image(
     Args:
         data: the file's bytes, untrusted.
         max_pixels: a header that announces more is refused before anything is decoded.
-        shrink: a JPEG may come at a half, a quarter or an eighth of its size, if that leaves as
-            much as this wants: its blocks are averaged before they are decoded.
+        shrink: a JPEG may come at a half, a quarter or an eighth of its size, if that leaves twice
+            as much as this wants: its blocks are averaged before they are decoded.
 
     Raises:
         DataError: with stage "decode", whatever is wrong with the bytes; also if they end early.
@@ -107,7 +107,8 @@ def decode_image(
             )
         least = _least(image, shrink) if shrink else image.size
         try:
-            image.draft(None, least)  # only a JPEG minds it
+            # twice as much, so that `resize` has what to average; only a JPEG minds it
+            image.draft(None, (2 * least[0], 2 * least[1]))
             image.load()
             if image.format == "PNG" and _PNG_END not in data:
                 raise OSError("the PNG has no end")  # Pillow minds only missing pixels

@@ -50,9 +50,10 @@ class EmbedTexts(beam.PTransform):
         )
         return (
             distinct
-            | "Bucket" >> beam.Map(_bucketed, target.num_shards)
+            | "Bucket" >> beam.Map(_bucketed, target.num_shards).with_output_types(tuple[int, str])
             | "Gather" >> beam.GroupByKey()
-            | "Encode" >> RunInference(EmbedHandler(target, self._t5))
+            | "Encode"
+            >> RunInference(EmbedHandler(target, self._t5)).with_output_types(ShardResult)
         )
 
 

@@ -32,13 +32,13 @@ def test_laion_through_prepare_and_audit(tmp_path):
             key = name.removesuffix(".jpg")
             pixels = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR_RGB)
             assert pixels is not None
-            expected[key] = (centre_crop(pixels), data[key + ".txt"].decode())
+            expected[key] = (centre_crops(pixels), data[key + ".txt"].decode())
     chunks = read_table(tmp_path / "out", Tier(24, 40, "raw"))
     assert {chunk.episode_id for chunk in chunks} == set(expected) and len(chunks) == 5
     for chunk in chunks:
         pixels, caption = expected[chunk.episode_id]
-        difference = np.abs(chunk.pixels()[0].astype(int) - pixels)
-        assert difference.max() <= 2, chunk.episode_id  # two JPEG decoders may differ by 1 before
+        found = chunk.pixels()[0].astype(int)
+        assert min(np.abs(found - p).mean() for p in pixels) < 4, chunk.episode_id
         assert chunk.text == caption.strip()
         assert chunk.num_frames == 1 and chunk.fps == 0 and not chunk.control_mask.any()
     letters = pq.read_table(tmp_path / "out/dead_letters.parquet").to_pylist()
@@ -47,13 +47,17 @@ def test_laion_through_prepare_and_audit(tmp_path):
     assert failed[0]["status"] in letters[0]["reason"]
 
 
-def centre_crop(image: np.ndarray) -> np.ndarray:
-    """24×40 by OpenCV, after cutting the image to 24:40 around its middle."""
+def centre_crops(image: np.ndarray) -> list[np.ndarray]:
+    """24×40 by OpenCV, after cutting the image to 24:40 around its middle, or four pixels off: a
+    JPEG may be decoded at a quarter, and is cut then."""
     h, w = image.shape[:2]
     height, width = (h, round(h * 40 / 24)) if w / h > 40 / 24 else (round(w * 24 / 40), w)
     top, left = (h - height) // 2, (w - width) // 2
-    cut = image[top : top + height, left : left + width]
-    return cv2.resize(cut, (40, 24), interpolation=cv2.INTER_AREA)
+    return [
+        cv2.resize(image[y : y + height, x : x + width], (40, 24), interpolation=cv2.INTER_AREA)
+        for y in range(max(top - 4, 0), min(top + 4, h - height) + 1)
+        for x in range(max(left - 4, 0), min(left + 4, w - width) + 1)
+    ]
 
 
 @pytest.fixture
