@@ -22,6 +22,7 @@ from schemas.table import (
     DEAD_LETTERS,
     MANIFEST,
     PLAN,
+    PLAN_UNITS,
     WORK,
     frames_dir,
     frames_file,
@@ -48,7 +49,8 @@ def commit(job: Job, receipts: Iterable[Receipt], embedded: Iterable[ShardResult
         return
     text = finish(job.target(), embedded)
     content |= text.files
-    content[PLAN] = _digest(job.out, PLAN)
+    for name in (PLAN, PLAN_UNITS):
+        content[name] = _digest(job.out, name)
     files.delete_temporaries(job.out)
     _delete_unlisted_texts(job.out, content)
     manifest = Manifest(
@@ -92,7 +94,7 @@ def group(plan: Plan, receipts: Iterable[Receipt]) -> dict[str, list[Receipt]]:
         found[receipt.dataset].append(receipt)
     for dataset in plan.datasets:
         have = [receipt.shard for receipt in found[dataset.name]]
-        if have != [shard.index for shard in dataset.shards]:
+        if have != list(range(dataset.planned.num_shards)):
             raise AssertionError(f"{dataset.name}: receipts of shards {have}, a bug in the graph")
     return {dataset.name: found[dataset.name] for dataset in plan.datasets}
 

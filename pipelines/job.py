@@ -8,7 +8,7 @@ from pipelines import files
 from pipelines.plan import Plan, estimate
 from pipelines.text import Target, shards_for
 from schemas import EncoderInfo, Manifest, UsageError
-from schemas.table import MANIFEST, PLAN, WORK
+from schemas.table import MANIFEST, WORK
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ class Job:
     error_budget: float
 
     def plan(self) -> Plan:
-        return load_plan(self.out)
+        return Plan.load(self.out)
 
     def target(self) -> Target:
         """Where the embeddings go."""
@@ -52,14 +52,6 @@ class EmbedJob:
     index: tuple[str, ...]
 
 
-def load_plan(out: str) -> Plan:
-    """A table's plan. Raises UsageError if there is none."""
-    path = files.join(out, PLAN)
-    if not files.exists(path):
-        raise UsageError(f"{path}: is not there; restore the file, or prepare the table again")
-    return Plan.from_json(files.read(path).decode(), path)
-
-
 def load_manifest(out: str) -> Manifest:
     """A table's manifest. Raises UsageError if there is none."""
     path = files.join(out, MANIFEST)
@@ -75,5 +67,5 @@ def new_target(out: str, encoder: EncoderInfo) -> Target:
     """Where the first embeddings of an encoder go: the number of shards is a function of the plan
     and the encoder alone, and stays."""
     # every record may have a text of its own, and there is the empty one
-    texts = estimate(load_plan(out)).chunks + 1
+    texts = estimate(Plan.load(out)).chunks + 1
     return Target(out=out, encoder=encoder, num_shards=shards_for(texts, encoder))

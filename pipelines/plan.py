@@ -1,28 +1,32 @@
 """Sources -> units -> shards, before anything runs. The plan fixes the output's layout.
 
-A plan can be read, priced and reviewed before a job is launched. It depends on the raw data and on
-the options alone, never on runner or workers, so equal input gives equal bytes.
+A plan can be read, priced and reviewed before a job is launched: plan.json says how, and
+plan.units.parquet lists the units of every shard. It depends on the raw data and on the options
+alone, never on runner or workers, so equal input gives equal bytes.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import itertools
 import json
-import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from pipelines import files, sources
 from pipelines.episode import Unit
+from pipelines.units import Units
 from schemas import BINS, MAX_FRAMES, SCHEMA_VERSION, Tier, UsageError, did_you_mean
-from schemas.table import MANIFEST, PLAN, SPLITS, WORK, dump_json
+from schemas.table import MANIFEST, PLAN, PLAN_UNITS, SPLITS, WORK, dump_json
 
 SHARD_MB = 128
 _UNITS_PER_SHARD = 8  # so that shards can be packed to near-equal cost
 _JPEG_BYTES_PER_PIXEL = 0.25
+# one core's, for the estimate alone
+_FRAME_SECONDS, _BYTES_PER_SECOND = 0.004, 10e6
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,10 +39,6 @@ class Shard:
     @property
     def cost(self) -> int:
         return sum(unit.cost for unit in self.units)
-
-    @property
-    def frames(self) -> int:
-        return sum(unit.frames for unit in self.units)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ class Dataset:
         options: the source's own options, all of them.
         splits: the splits that it will have.
         recipe: the transforms, as written into every record.
-        shards: in order.
+        units: packed into shards; None where the shards are of no concern, as in a worker.
     """
 
     name: str
@@ -63,7 +63,23 @@ class Dataset:
     options: dict[str, float]
     splits: tuple[str, ...]
     recipe: str
-    shards: tuple[Shard, ...]
+    units: Units | None = dataclasses.field(default=None, compare=False)
+
+    @property
+    def planned(self) -> Units:
+        """`units`, which are there in a whole plan."""
+        assert self.units is not None
+        return self.units
+
+    def shard(self, index: int) -> Shard:
+        """One of its shards."""
+        return Shard(index=index, units=self.planned.shard(index))
+
+    def settings(self) -> dict[str, Any]:
+        """All but the units, as JSON has it."""
+        named = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        del named["units"]
+        return named | {"splits": list(self.splits)}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,49 +97,64 @@ class Plan:
     datasets: tuple[Dataset, ...]
 
     def to_json(self) -> str:
-        value = dataclasses.asdict(self)
-        value["tiers"] = [str(tier) for tier in self.tiers]
-        for dataset in value["datasets"]:
-            for shard in dataset["shards"]:
-                for unit in shard["units"]:
-                    del unit["options"]  # they are the dataset's
-        value["schema_version"] = SCHEMA_VERSION
-        value["estimate"] = dataclasses.asdict(estimate(self))
-        return dump_json(value)
+        """plan.json: all but the units."""
+        datasets = [
+            d.settings() | {"units": len(d.planned), "shards": d.planned.num_shards}
+            for d in self.datasets
+        ]
+        price = dataclasses.asdict(estimate(self))
+        return dump_json(self._settings() | {"datasets": datasets, "estimate": price})
+
+    def _settings(self) -> dict[str, Any]:
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "tiers": [str(tier) for tier in self.tiers],
+            "prefix_dataset": self.prefix_dataset,
+            "datasets": [dataset.settings() for dataset in self.datasets],
+        }
 
     @classmethod
-    def from_json(cls, text: str, path: str) -> Plan:
-        """Raises UsageError if the text is not a plan of this version."""
+    def load(cls, out: str) -> Plan:
+        """The plan of a table. Raises UsageError if it has none of this version."""
+        path = files.join(out, PLAN)
         try:
-            value = json.loads(text)
+            value = json.loads(files.read(path))
             if value["schema_version"] != SCHEMA_VERSION:
                 raise UsageError(f"{path}: a plan of schema version {value['schema_version']}")
+            with files.local_copy(files.join(out, PLAN_UNITS)) as local:
+                units = Units.load(local)
+            datasets = []
+            for settings in value["datasets"]:
+                for name in ("units", "shards"):
+                    del settings[name]
+                settings["splits"] = tuple(settings["splits"])
+                datasets.append(Dataset(**settings, units=units[settings["name"]]))
             return cls(
                 tiers=tuple(Tier.parse(tier) for tier in value["tiers"]),
                 prefix_dataset=value["prefix_dataset"],
-                datasets=tuple(_dataset_of(d) for d in value["datasets"]),
+                datasets=tuple(datasets),
             )
-        except (ValueError, KeyError, TypeError) as e:
+        except FileNotFoundError as e:
+            raise UsageError(f"{out}: no whole plan ({e}); restore it, or plan again") from e
+        except (OSError, ValueError, KeyError, TypeError) as e:
             raise UsageError(f"{path}: not a plan ({e}); remove it and plan again") from e
+
+    def costs(self) -> dict[tuple[str, int], int]:
+        """(dataset, shard) -> bytes to read, in order."""
+        return {
+            (dataset.name, shard): cost
+            for dataset in self.datasets
+            for shard, cost in enumerate(dataset.planned.costs().tolist())
+        }
 
     def digest(self) -> str:
         """Hex digest of what decides the output's bytes: not of where the raw files lie, nor of
         when they were written."""
-        value = dataclasses.asdict(self)
-        for dataset in value["datasets"]:
+        value = self._settings()
+        for dataset, planned in zip(value["datasets"], self.datasets, strict=True):
             del dataset["root"]
-            for shard in dataset["shards"]:
-                for unit in shard["units"]:
-                    del unit["stamp"]
+            dataset["units"] = planned.planned.digest()
         return hashlib.blake2b(dump_json(value).encode(), digest_size=16).hexdigest()
-
-
-def _dataset_of(value: dict[str, Any]) -> Dataset:
-    shards = [
-        Shard(index=s["index"], units=tuple(Unit(**u) for u in s["units"]))
-        for s in value.pop("shards")
-    ]
-    return Dataset(**value | {"shards": tuple(shards), "splits": tuple(value["splits"])})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -137,30 +168,44 @@ class Estimate:
     frames: int
     chunks: int
     table_bytes: int
+    core_hours: float
+    largest_shard: float
 
 
 def estimate(plan: Plan) -> Estimate:
-    """The sums over all units; frames count every camera at the table's rate."""
-    shards = [shard for dataset in plan.datasets for shard in dataset.shards]
-    units = [unit for shard in shards for unit in shard.units]
-    frames = sum(unit.frames for unit in units)
+    """The sums over all units; frames count every camera at the table's rate. `largest_shard` is
+    its cost by the mean of its dataset's, the worst of all datasets."""
+    units = [dataset.planned for dataset in plan.datasets]
+    frames = sum(u.total("frames") for u in units)
+    raw_bytes = sum(u.total("cost") for u in units)
     per_frame = sum(
         t.height * t.width * (3 if t.encoding == "raw" else _JPEG_BYTES_PER_PIXEL)
         for t in plan.tiers
     )
+    seconds = frames * _FRAME_SECONDS + raw_bytes / _BYTES_PER_SECOND
     return Estimate(
-        units=len(units),
-        shards=len(shards),
-        raw_bytes=sum(unit.cost for unit in units),
-        episodes=sum(unit.episodes for unit in units),
+        units=sum(map(len, units)),
+        shards=sum(u.num_shards for u in units),
+        raw_bytes=raw_bytes,
+        episodes=sum(u.total("episodes") for u in units),
         frames=frames,
-        chunks=sum(_chunks(unit) for unit in units),
+        chunks=sum(_chunks(u) for u in units),
         table_bytes=int(frames * per_frame),
+        core_hours=round(seconds / 3600, 3),
+        largest_shard=round(max(unevenness(u) for u in units), 3),
     )
 
 
-def _chunks(unit: Unit) -> int:
-    return math.ceil(unit.frames / max(unit.episodes, 1) / MAX_FRAMES) * unit.episodes
+def unevenness(units: Units) -> float:
+    """The cost of the largest shard by the mean."""
+    costs = units.costs()
+    return float(costs.max() / max(costs.mean(), 1.0))
+
+
+def _chunks(units: Units) -> int:
+    episodes = units.column("episodes")
+    of_each = units.column("frames") / np.maximum(episodes, 1) / MAX_FRAMES
+    return int((np.ceil(of_each) * episodes).sum())
 
 
 def make(
@@ -231,15 +276,14 @@ def _dataset(
             f"--source {name}={path}: no such path; `unisim sources {name}` shows what is expected"
         )
     root = os.path.abspath(path) if files.is_local(path) else path.rstrip("/")
-    listed = list(source.units(root, int(shard_mb * 1e6 / _UNITS_PER_SHARD)))
-    stamps = files.stamps(root, (unit.uri for unit in listed))
-    units = [_planned(unit, root, stamps.get(unit.uri, "")) for unit in listed]
-    if not units:
+    listed = source.units(root, int(shard_mb * 1e6 / _UNITS_PER_SHARD))
+    units = Units.packed(listed, shard_mb * 1e6)
+    if not len(units):
         raise UsageError(f"--source {name}={path}: holds nothing to read")
-    repeated = [u.id for u, n in _counted(units) if n > 1]
-    if repeated:
-        raise UsageError(f"--source {name}={path}: unit {repeated[0]!r} is there twice")
-    versions = sorted({unit.version for unit in units})
+    repeated = units.repeated()
+    if repeated is not None:
+        raise UsageError(f"--source {name}={path}: unit {repeated!r} is there twice")
+    versions = sorted(str(version) for version in units.distinct("version"))
     if len(versions) > 1:
         raise UsageError(f"--source {name}={path}: releases {versions} in one folder; give one")
     rate = fps.get(name, fps.get("", source.INFO.target_fps))
@@ -251,8 +295,8 @@ def _dataset(
             f"--fps {rate:g} for {name}: its text is the action of one frame, so none may be"
             f" dropped; give --fps {name}={native:g}"
         )
-    drawn = any(unit.split is None for unit in units)
-    present = {unit.split for unit in units} | ({"train", "val"} if drawn else set())
+    present = set(units.distinct("split"))
+    present |= {"train", "val"} if None in present else set()
     return Dataset(
         name=name,
         version=versions[0],
@@ -261,15 +305,8 @@ def _dataset(
         options=options,
         splits=tuple(split for split in SPLITS if split in present),
         recipe=_recipe(rate, source.INFO.fit, options),
-        shards=tuple(_pack(units, shard_mb * 1e6)),
+        units=_placed(units, root),
     )
-
-
-def _counted(units: list[Unit]) -> Iterator[tuple[Unit, int]]:
-    key = lambda unit: unit.id  # noqa: E731
-    for _, group in itertools.groupby(sorted(units, key=key), key=key):
-        same = list(group)
-        yield same[0], len(same)
 
 
 def _recipe(fps: float | None, fit: str, options: dict[str, float]) -> str:
@@ -278,8 +315,13 @@ def _recipe(fps: float | None, fit: str, options: dict[str, float]) -> str:
     return f"{own}resample: {rate}; resize: {fit}, area; chunk: {MAX_FRAMES}; bins: {BINS}"
 
 
-def _planned(unit: Unit, root: str, stamp: str) -> Unit:
-    return dataclasses.replace(unit, uri=relative_uri(unit.uri, root), stamp=stamp)
+def _placed(units: Units, root: str) -> Units:
+    """The units with their files' stamps, and their URIs below the source's path."""
+    uris = [str(uri) for uri in units.table.column("uri").to_pylist()]
+    stamps = files.stamps(root, uris)
+    return units.with_texts(
+        uri=[relative_uri(uri, root) for uri in uris], stamp=[stamps.get(uri, "") for uri in uris]
+    )
 
 
 def relative_uri(uri: str, root: str) -> str:
@@ -298,20 +340,6 @@ def absolute_uri(uri: str, root: str) -> str:
     return files.join(root, uri)
 
 
-def _pack(units: list[Unit], target: float) -> Iterator[Shard]:
-    """Units in order, packed into shards of near-equal cost, about `target` bytes each."""
-    total = sum(unit.cost for unit in units)
-    share = total / max(1, math.ceil(total / target)) or 1.0
-    done = 0
-    groups: dict[int, list[Unit]] = {}
-    for unit in units:
-        # a unit belongs where its middle falls, which keeps shards within one unit of their share
-        groups.setdefault(int((done + unit.cost / 2) / share), []).append(unit)
-        done += unit.cost
-    for index, group in enumerate(groups.values()):
-        yield Shard(index=index, units=tuple(group))
-
-
 def save(plan: Plan, out: str) -> bool:
     """Writes OUT/plan.json; False if the same plan is there already.
 
@@ -323,7 +351,7 @@ def save(plan: Plan, out: str) -> bool:
     """
     path = files.join(out, PLAN)
     if files.exists(path):
-        saved = Plan.from_json(files.read(path).decode(), path)
+        saved = Plan.load(out)
         if saved.digest() != plan.digest():
             raise UsageError(
                 f"{path}: {out} holds another plan ({difference(saved, plan)}); give another --out,"
@@ -336,13 +364,20 @@ def save(plan: Plan, out: str) -> bool:
             or files.exists(files.join(out, MANIFEST))
         ):
             return False
-        files.write(path, plan.to_json().encode())
+        _write(plan, out)
         return True
     there = files.glob(out, "*") if files.exists(out) else []
     if not all(files.is_temporary(path) for path, _ in there):
         raise UsageError(f"{out}: not empty and not a table; give an --out that does not exist yet")
-    files.write(path, plan.to_json().encode())
+    _write(plan, out)
     return True
+
+
+def _write(plan: Plan, out: str) -> None:
+    """The units first: where plan.json is, they are too."""
+    with files.local_write(files.join(out, PLAN_UNITS)) as local:
+        Units.save({dataset.name: dataset.planned for dataset in plan.datasets}, local)
+    files.write(files.join(out, PLAN), plan.to_json().encode())
 
 
 def difference(a: Plan, b: Plan) -> str:
@@ -361,6 +396,6 @@ def difference(a: Plan, b: Plan) -> str:
             return f"options of {x.name} {x.options} there, {y.options} now"
         if x.version != y.version:
             return f"{x.name} {x.version} there, {y.version} now"
-        if dataclasses.replace(x, root="") != dataclasses.replace(y, root=""):
+        if x.planned.digest() != y.planned.digest():
             return f"the files of {x.name}, or their packing into shards, have changed"
     return "the same in every field"

@@ -32,20 +32,18 @@ def build(root: beam.Pipeline, job: Job) -> None:
     _ = once | "Commit" >> beam.Map(commit, AsList(receipts), AsList(embedded))
 
 
-def tasks(plan: Plan, out: str) -> list[ShardTask]:
+def tasks(plan: Plan, out: str) -> Iterator[ShardTask]:
     """The work of each shard, in order."""
-    return [
-        ShardTask(
-            out=out,
-            dataset=dataclasses.replace(dataset, shards=()),
-            num_shards=len(dataset.shards),
-            shard=shard,
-            tiers=plan.tiers,
-            prefix_dataset=plan.prefix_dataset,
-        )
-        for dataset in plan.datasets
-        for shard in dataset.shards
-    ]
+    for dataset in plan.datasets:
+        for index in range(dataset.planned.num_shards):
+            yield ShardTask(
+                out=out,
+                dataset=dataclasses.replace(dataset, units=None),
+                num_shards=dataset.planned.num_shards,
+                shard=dataset.shard(index),
+                tiers=plan.tiers,
+                prefix_dataset=plan.prefix_dataset,
+            )
 
 
 def _tasks(job: Job) -> Iterator[ShardTask]:

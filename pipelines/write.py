@@ -44,7 +44,7 @@ class ShardTask:
 
     Attributes:
         out: the table's folder.
-        dataset: its settings; `shards` is left empty.
+        dataset: its settings, without its units.
         num_shards: how many the dataset has.
         shard: the units.
         tiers, prefix_dataset: as in the plan.

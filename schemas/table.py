@@ -34,6 +34,7 @@ from schemas.errors import UsageError, did_you_mean
 from schemas.record import SCHEMA_VERSION, Chunk, Tier, features
 
 PLAN = "plan.json"
+PLAN_UNITS = "plan.units.parquet"
 MANIFEST = "manifest.json"
 INDEX = "index.parquet"
 DEAD_LETTERS = "dead_letters.parquet"

@@ -8,11 +8,15 @@ from infra.verbs._flags import PlanFlags, human, make_plan
 
 DESCRIPTION = """List the raw data as units, pack them into shards, and write OUT/plan.json.
 
-Nothing is decoded. The plan can be read, priced and reviewed; `unisim prepare` with the same flags
-then runs it. Example:
+Nothing is decoded. The plan can be read, priced and reviewed: OUT/plan.json says what and how,
+OUT/plan.units.parquet lists the units of every shard (`largest` is the largest shard's cost by the
+mean). `unisim prepare` with the same flags then runs it. Example:
 
   unisim plan --source bridge=…/bridge_dataset/1.0.0 --out table --tier 24x40:raw
 """
+
+
+UNEVEN = 1.3
 
 
 def main(argv: list[str]) -> int:
@@ -32,19 +36,31 @@ def show(made) -> None:
     from pipelines import plan
 
     print(
-        f"{'dataset':<24}{'version':<9}{'fps':>5}{'units':>8}{'shards':>8}{'raw':>11}{'frames':>11}"
+        f"{'dataset':<24}{'version':<9}{'fps':>5}{'units':>10}{'shards':>8}{'raw':>11}"
+        f"{'frames':>12}{'largest':>9}"
     )
     for d in made.datasets:
-        units = sum(len(shard.units) for shard in d.shards)
-        raw = human(sum(shard.cost for shard in d.shards))
-        frames = sum(shard.frames for shard in d.shards)
+        units = d.planned
+        raw, frames = human(units.total("cost")), units.total("frames")
         fps = "all" if d.fps is None else f"{d.fps:g}"
         print(
-            f"{d.name:<24}{d.version:<9}{fps:>5}{units:>8,}{len(d.shards):>8,}{raw:>11}{frames:>11,}"
+            f"{d.name:<24}{d.version:<9}{fps:>5}{len(units):>10,}{units.num_shards:>8,}{raw:>11}"
+            f"{frames:>12,}{plan.unevenness(units):>9.2f}"
         )
     e = plan.estimate(made)
     tiers = " + ".join(map(str, made.tiers))
     print(
         f"about {e.episodes:,} episodes, {e.chunks:,} records, {human(e.table_bytes)} of frames at"
-        f" {tiers}, from {human(e.raw_bytes)}"
+        f" {tiers}, from {human(e.raw_bytes)}; about {_hours(e.core_hours)}"
     )
+    if e.largest_shard > UNEVEN:
+        print(
+            f"the largest shard costs {e.largest_shard:.2f} times the mean: what cannot be cut is"
+            " large, a larger --shard-mb evens it out"
+        )
+
+
+def _hours(core_hours: float) -> str:
+    if core_hours < 1:
+        return f"{max(core_hours * 60, 1):.0f} minutes of one core"
+    return f"{core_hours:,.0f} core-hours"

@@ -82,10 +82,9 @@ def _print_run(made, flags: PrepareFlags, beam_flags: list[str]) -> None:
     """What would be done, and the flags that Beam would be given."""
     from infra import runners
     from infra.verbs.plan import show
-    from pipelines import prepare
 
     show(made)
-    shards = len(prepare.tasks(made, flags.out))
+    shards = len(made.costs())
     _, options = runners.pipeline_options(flags.runner, flags.workers, shards, beam_flags)
     print(f"--runner={flags.runner}")
     given = options.get_all_options(drop_default=True, retain_unknown_options=True)
@@ -101,11 +100,10 @@ def _run(job, made, flags: PrepareFlags, beam_flags: list[str]) -> None:
     from pipelines import prepare, receipt
     from pipelines.progress import FrameLine, TextLine
 
-    tasks = prepare.tasks(made, job.out)
-    costs = {(t.dataset.name, t.shard.index): t.shard.cost for t in tasks}
+    costs = made.costs()
     done = receipt.load_all(job.out, list(costs))
     if done:
-        say(f"{len(done)} of {len(tasks)} shards are done from before")
+        say(f"{len(done)} of {len(costs)} shards are done from before")
     for item in done:
         del costs[item.dataset, item.shard]
     runners.run(
@@ -135,12 +133,12 @@ def _too_much(dataset, budget: float) -> str:
 
 def _end(job, made, seconds: float) -> int:
     """Says what the table holds; 1 if it was not committed for its losses."""
-    from pipelines import commit, files, prepare, receipt
+    from pipelines import commit, files, receipt
     from pipelines.job import load_manifest
     from schemas.table import DEAD_LETTERS, MANIFEST
 
     if not files.exists(files.join(job.out, MANIFEST)):
-        shards = [(t.dataset.name, t.shard.index) for t in prepare.tasks(made, job.out)]
+        shards = list(made.costs())
         done = receipt.load_all(job.out, shards)
         if len(done) < len(shards):  # a template was written, or the runner does not wait
             ended = f"{len(done)} of {len(shards)} shards are done"

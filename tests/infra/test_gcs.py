@@ -68,8 +68,10 @@ def local(folder, server) -> dict[str, bytes]:
 def settled(files: dict[str, bytes]) -> dict[str, bytes]:
     """A table without its plan's path to the raw data, and when they were written."""
     manifest = json.loads(files["manifest.json"])
-    del manifest["files"]["plan.json"]
-    return files | {"manifest.json": json.dumps(manifest).encode(), "plan.json": b""}
+    plan = dict.fromkeys(("plan.json", "plan.units.parquet"), b"")
+    for name in plan:
+        del manifest["files"][name]
+    return files | plan | {"manifest.json": json.dumps(manifest).encode()}
 
 
 def test_raw_data_encoder_and_table_on_gs_give_the_same_bytes(server, local):
@@ -142,4 +144,5 @@ def test_a_bucket_that_is_not_there_is_one_line(server, folder, local):
     result = unisim(
         "prepare", *flags(str(folder / "raw"), "bridge"), "--out", "gs://nowhere/table", code=2
     )
-    assert result.stderr.startswith("unisim: gs://nowhere/table/plan.json: cannot be written")
+    said = "unisim: gs://nowhere/table/plan.units.parquet: cannot be written"
+    assert result.stderr.startswith(said)

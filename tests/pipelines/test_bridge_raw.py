@@ -176,6 +176,7 @@ def test_a_moved_corpus_has_the_same_plan(corpus, tmp_path):
     before, after = planned(corpus), planned(corpus.rename(tmp_path / "moved"))
     assert before.digest() == after.digest()
     assert before.to_json().count(str(tmp_path)) == 1  # the root alone
+    assert str(tmp_path) not in str(before.datasets[0].planned.table.to_pylist())
 
 
 def set_pickle(name: str, value: object):

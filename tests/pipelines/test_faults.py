@@ -102,7 +102,7 @@ def test_a_flaky_file_system_changes_no_byte(tmp_path, corpora, straight, monkey
     assert sorted(found) == sorted(straight)
     # these name the path of the raw data
     different = [name for name in found if found[name] != straight[name]]
-    assert different == ["manifest.json", "plan.json"]
+    assert different == ["manifest.json", "plan.json", "plan.units.parquet"]
 
 
 @pytest.fixture
@@ -142,7 +142,7 @@ def planned(corpora: dict[str, Path], out: Path) -> list:
         shard_mb=0.02,
     )
     plan.save(made, str(out))
-    return prepare.tasks(plan.Plan.from_json((out / "plan.json").read_text(), ""), str(out))
+    return list(prepare.tasks(plan.Plan.load(str(out)), str(out)))
 
 
 def _at_once(task, barrier, results) -> None:

@@ -35,7 +35,6 @@ DATASET = Dataset(
     options={},
     splits=("train",),
     recipe="none",
-    shards=(),
 )
 
 
