@@ -5,7 +5,6 @@ from __future__ import annotations
 import collections
 import io
 import itertools
-import math
 import threading
 from collections.abc import Sequence
 
@@ -18,6 +17,9 @@ from trainer.data import files
 from trainer.data.records import Records
 
 EMPTY = ""
+
+_GUESSES = 2
+_REACH = 64  # rows, ten standard deviations of the last guess among 10 M
 
 
 class Embeddings:
@@ -114,11 +116,16 @@ class Embeddings:
 
     def _around(self, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Bounds int64 `[n]` of where the keys are: close ones, as keys are spread evenly, being
-        digests. A key's row is then within 8 of its standard deviations of sqrt(rows) / 2."""
+        digests. The first guess is off by about sqrt(rows) / 2 rows, and from the key that stands
+        there the next one by the root of that."""
         n = len(self._keys)
-        expected = (wanted[:, 0] / 2.0**64 * n).astype(np.int64)
-        reach = 4 * math.isqrt(n) + 1
-        low, high = np.maximum(expected - reach, 0), np.minimum(expected + reach, n)
+        place = wanted[:, 0] / 2.0**64 * n
+        rows = place.astype(np.int64)
+        for _ in range(_GUESSES if n else 0):
+            rows = np.clip(rows, 0, n - 1)
+            found = self._numbers(rows)[:, 0] / 2.0**64 * n
+            rows += np.rint(place - found).astype(np.int64)
+        low, high = np.clip(rows - _REACH, 0, n), np.clip(rows + _REACH, 0, n)
         before, after = np.maximum(low - 1, 0), np.minimum(high, max(n - 1, 0))
         low = np.where((low > 0) & self._less(before, wanted), low, 0)
         high = np.where((high < n) & ~self._less(after, wanted), high, n)
