@@ -13,8 +13,8 @@ help:
 	@echo "make check   lint, types and tests, as CI runs them"
 	@echo "make fuzz    2,000 damaged corpora through the pipeline (RUNS=n for another number)"
 	@echo "make memory  peak memory of preparing each source at scale (about 20 minutes)"
-	@echo "make bench   speed and quality beside public libraries, in an environment of theirs (20 minutes;"
-	@echo "             BENCH=panorama or BENCH=text for one half)"
+	@echo "make bench   speed and quality beside public libraries, in an environment of theirs (40 minutes;"
+	@echo "             BENCH=panorama, BENCH=text or BENCH=decode for one part)"
 	@echo "make lerobot a dataset written by the lerobot library, in an environment of its own, read back"
 	@echo "make test-flink  the same tables on a Flink cluster, a TaskManager killed (Java, Maven; 4 minutes)"
 	@echo "make test-prism  the same table on Beam's Prism runner, built here (Go; 5 minutes the first time)"
@@ -80,10 +80,11 @@ $(PEERS)/.complete: tests/bench/peers.txt
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r tests/bench/peers.txt
 	@touch $@
 
-BENCH ?= panorama text
+BENCH ?= panorama text decode
 bench: setup $(PEERS)/.complete
 	$(VENV)/bin/python -m tests.bench.run --peers $(PEERS)/bin/python \
-	  --plot docs/embedding_keys.png $(BENCH)
+	  --lerobot $(VENV)-lerobot/bin/python \
+	  --plot docs/embedding_keys.png --scale docs/scale.png $(BENCH)
 
 # A dataset written by the lerobot library itself, in an environment of its own (8 GB). 0.4.4 writes
 # v3.0; LEROBOT=0.3.3 writes v2.1.

@@ -42,10 +42,38 @@ def draw(path: Path, counts: Sequence[int], per_text: Mapping[str, Sequence[floa
     canvas.image.save(path, optimize=True)
 
 
+def draw_scale(
+    path: Path, counts: Sequence[int], seconds: Sequence[float], megabytes: Sequence[float]
+) -> None:
+    """A PNG of wall seconds and peak MB of `unisim prepare` on so many images. The grey line grows
+    as the images do, from the second point of the seconds."""
+    linear = [seconds[1] * n / counts[1] for n in counts]
+    values = (*seconds, *megabytes, *linear)
+    low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
+    title = "unisim prepare: wall seconds, and peak megabytes; grey: seconds if linear"
+    canvas = _Canvas(counts, low, high, title, "images", "")
+    canvas.line(counts, linear, GREY, dots=False)
+    for values, name, colour in (
+        (seconds, "seconds", COLOURS["build"]),
+        (megabytes, "megabytes, all processes", COLOURS["find"]),
+    ):
+        canvas.line(counts, values, colour)
+        canvas.label(counts[-1], values[-1], name, colour, 25)
+    canvas.image.save(path, optimize=True)
+
+
 class _Canvas:
     """The axes, and places on them."""
 
-    def __init__(self, counts: Sequence[int], low: int, high: int):
+    def __init__(
+        self,
+        counts: Sequence[int],
+        low: int,
+        high: int,
+        title: str = "seconds of one core; grey: n log n and log n from the second point",
+        axis: str = "n, distinct texts",
+        unit: str = " s",
+    ):
         self.image = Image.new("RGB", (WIDTH, HEIGHT), "white")
         self._draw = ImageDraw.Draw(self.image)
         self._font = ImageFont.load_default(15)
@@ -58,9 +86,8 @@ class _Canvas:
         for power in range(low, high + 1):
             _, y = self._place(counts[0], 10.0**power)
             self._draw.line((LEFT, y, WIDTH - RIGHT, y), "#ececec")
-            self._text(LEFT - 10, y, f"{10.0**power:g} s", "rm")
-        self._text(WIDTH / 2, HEIGHT - 16, "n, distinct texts", "mm")
-        title = "seconds of one core; grey: n log n and log n from the second point"
+            self._text(LEFT - 10, y, f"{10.0**power:g}{unit}", "rm")
+        self._text(WIDTH / 2, HEIGHT - 16, axis, "mm")
         self._text(WIDTH / 2, TOP / 2, title, "mm")
 
     def line(
@@ -71,9 +98,9 @@ class _Canvas:
         for x, y in places if dots else ():
             self._draw.ellipse((x - 4, y - 4, x + 4, y + 4), colour)
 
-    def label(self, count: int, value: float, text: str, colour: str) -> None:
+    def label(self, count: int, value: float, text: str, colour: str, below: int = 110) -> None:
         x, y = self._place(count, value)
-        self._text(x, y + 34 if y > HEIGHT - 3 * BOTTOM else y + 110, text, "rm", colour)
+        self._text(x, y + 34 if y > HEIGHT - 3 * BOTTOM else y + below, text, "rm", colour)
 
     def _place(self, count: float, value: float) -> tuple[float, float]:
         across = (math.log10(count) - self._first) / (self._last - self._first)
