@@ -367,7 +367,8 @@ def save(plan: Plan, out: str) -> bool:
         _write(plan, out)
         return True
     there = files.glob(out, "*") if files.exists(out) else []
-    if not all(files.is_temporary(path) for path, _ in there):
+    # what a run that was killed just here has left
+    if not all(files.is_temporary(p) or files.name_of(p) == PLAN_UNITS for p, _ in there):
         raise UsageError(f"{out}: not empty and not a table; give an --out that does not exist yet")
     _write(plan, out)
     return True

@@ -127,6 +127,15 @@ def test_a_damaged_plan_is_refused_in_one_line(name, damage, says, planned):
     assert "\n" not in str(e.value) and str(planned) in str(e.value)
 
 
+def test_a_plan_that_was_killed_before_its_end_is_made_again(planned, fakes):
+    whole = (planned / "plan.json").read_bytes()
+    (planned / "plan.json").unlink()
+    (planned / ".tmp-1-plan.json").write_bytes(whole[:9])
+    flags = ["--source", f"bridge={fakes['bridge']}", "--out", planned, "--shard-mb", "0.01"]
+    assert "plan.json written" in unisim("plan", *flags).stdout
+    assert (planned / "plan.json").read_bytes() == whole
+
+
 def test_the_estimate_is_the_sum_over_all_units(planned):
     price = json.loads((planned / "plan.json").read_text())["estimate"]
     (dataset,) = Plan.load(str(planned)).datasets
