@@ -13,6 +13,7 @@ from pipelines.commit import commit
 from pipelines.job import Job
 from pipelines.plan import Plan
 from pipelines.receipt import Receipt
+from pipelines.stages import Stages
 from pipelines.text.handler import EmbedTexts
 from pipelines.write import ShardTask, write_shard
 
@@ -58,6 +59,9 @@ def _write(task: ShardTask) -> Receipt:
         ("dead_letters", len(receipt.dead_letters)),
     ):
         Metrics.counter(task.dataset.name, name).inc(value)
+    for name, stage in Stages(receipt.stages).by_name.items():
+        Metrics.distribution(task.dataset.name, f"{name}_ms").update(int(1000 * stage.seconds))
+        Metrics.counter(task.dataset.name, f"{name}_bytes").inc(stage.bytes)
     return receipt
 
 

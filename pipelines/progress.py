@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 import sys
 import threading
 import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from pipelines import files
 from pipelines.episode import Unit
 from schemas.table import WORK
 
 _EVERY = 1.0
+_WIDTH = 90  # of a line, to cover the one before it
 _TOTAL = "texts.json"
 _DONE = "texts-*.json"
+
+
+class Note(NamedTuple):
+    """What a worker has done of a shard: bytes, frames written, episodes lost."""
+
+    cost: int = 0
+    frames: int = 0
+    lost: int = 0
 
 
 class Progress:
@@ -26,32 +38,30 @@ class Progress:
     """
 
     def __init__(self, out: str, dataset: str, shard: int):
-        self._path = Path(out, WORK, "progress", f"{dataset}-{shard:05d}.json")
+        self._path = Path(out, WORK, "progress", _name(dataset, shard))
         self._on = files.is_local(out)
         self._finished = 0
-        self._episodes = 0
         self._in_unit = 0
         self._last = 0.0
 
-    def step(self, unit: Unit) -> None:
-        """One more episode of `unit` is done."""
-        self._episodes += 1
+    def step(self, unit: Unit, frames: int, lost: int) -> None:
+        """One more episode of `unit` is done; so many frames are written, episodes lost by now."""
         self._in_unit += 1
         share = min(1.0, self._in_unit / max(unit.episodes, 1))
-        self._note(self._finished + int(unit.cost * share))
+        self._note(Note(self._finished + int(unit.cost * share), frames, lost))
 
-    def finish(self, unit: Unit) -> None:
+    def finish(self, unit: Unit, frames: int, lost: int) -> None:
         """All of `unit` is done."""
         self._finished += unit.cost
         self._in_unit = 0
-        self._note(self._finished, every=0.2 * _EVERY)
+        self._note(Note(self._finished, frames, lost), every=0.2 * _EVERY)
 
-    def _note(self, cost: int, every: float = _EVERY) -> None:
+    def _note(self, note: Note, every: float = _EVERY) -> None:
         now = time.monotonic()
         if not self._on or now - self._last < every:
             return
         self._last = now
-        files.write(str(self._path), json.dumps([cost, self._episodes]).encode())
+        files.write(str(self._path), json.dumps(note).encode())
 
 
 class TextNote:
@@ -105,17 +115,24 @@ class Reporter:
         begin = time.monotonic()
         live = sys.stderr.isatty()
         printed = False
-        while not self._stop.wait(0.5 if live else 5.0):
+        # a log has its first line soon, and then one now and then
+        waits = itertools.chain([5.0], itertools.repeat(30.0))
+        while not self._stop.wait(0.5 if live else next(waits)):
             said = [line(time.monotonic() - begin) for line in self._lines]
             line = ([text for text in said if text] or ["starting workers"])[-1]
-            print(line.ljust(70), end="\r" if live else "\n", file=sys.stderr, flush=True)
+            print(
+                line.ljust(_WIDTH) if live else line,
+                end="\r" if live else "\n",
+                file=sys.stderr,
+                flush=True,
+            )
             printed = live
         if printed:
-            print(" " * 70, end="\r", file=sys.stderr, flush=True)
+            print(" " * _WIDTH, end="\r", file=sys.stderr, flush=True)
 
 
 class FrameLine:
-    """`prepare  43%  12.1 MB/s  310 episodes  0:21 left`.
+    """`prepare  43%  12/40 shards  1,200 frames/s  12.1 MB/s  3 lost  0:21 left`.
 
     Args:
         out: the table.
@@ -124,31 +141,50 @@ class FrameLine:
 
     def __init__(self, out: str, costs: dict[tuple[str, int], int]):
         self._folder = Path(out, WORK)
-        self._costs = costs
+        self._costs = {_name(dataset, shard): cost for (dataset, shard), cost in costs.items()}
+        self._finished: dict[str, Note] = {}
 
     def __call__(self, seconds: float) -> str:
         total = sum(self._costs.values())
-        done, episodes = self._read()
+        at_work = self._read()
+        done = sum(self._costs[name] for name in self._finished)
+        done += sum(note.cost for note in at_work)
         if not done:
             return ""
+        notes = [*self._finished.values(), *at_work]
+        frames, lost = sum(n.frames for n in notes), sum(n.lost for n in notes)
         rate = done / seconds
-        line = f"prepare {done / total:4.0%}  {rate / 1e6:6.1f} MB/s  {episodes:,} episodes"
-        return f"{line}  {clock((total - done) / rate)} left"
+        return (
+            f"prepare {done / total:4.0%}  {len(self._finished)}/{len(self._costs)} shards"
+            f"  {frames / seconds:,.0f} frames/s  {rate / 1e6:.1f} MB/s  {lost:,} lost"
+            f"  {clock((total - done) / rate)} left"
+        )
 
-    def _read(self) -> tuple[int, int]:
-        cost = episodes = 0
-        for dataset, shard in self._costs:
-            name = f"{dataset}-{shard:05d}.json"
-            if (self._folder / "receipts" / name).exists():
-                cost += self._costs[dataset, shard]
-            try:
-                noted, count = json.loads((self._folder / "progress" / name).read_text())
-            except (OSError, ValueError):
-                continue
-            episodes += count
-            if not (self._folder / "receipts" / name).exists():
-                cost += noted
-        return cost, episodes
+    def _read(self) -> list[Note]:
+        """The notes of the shards at work; those of finished ones are kept and not read again."""
+        done = _listed(self._folder / "receipts") & self._costs.keys()
+        noted = _listed(self._folder / "progress") & self._costs.keys()
+        found = {name: self._note(name) for name in noted - self._finished.keys()}
+        for name in done - self._finished.keys():
+            self._finished[name] = found.pop(name, None) or Note()
+        return [note for note in found.values() if note]
+
+    def _note(self, name: str) -> Note | None:
+        try:
+            return Note(*json.loads((self._folder / "progress" / name).read_text()))
+        except (OSError, ValueError, TypeError):
+            return None  # it is just being renewed, or of another version
+
+
+def _name(dataset: str, shard: int) -> str:
+    return f"{dataset}-{shard:05d}.json"
+
+
+def _listed(folder: Path) -> set[str]:
+    try:
+        return set(os.listdir(folder))
+    except FileNotFoundError:
+        return set()
 
 
 class TextLine:

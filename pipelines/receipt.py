@@ -75,6 +75,7 @@ class Receipt:
         statistics: of the controls.
         texts: the distinct action texts, sorted.
         slots: indices of control slots that some mask set.
+        stages: where its time went, as `Stages.to_dict` has it. It is in no file of the table.
     """
 
     dataset: str
@@ -88,6 +89,7 @@ class Receipt:
     statistics: SlotStatistics
     texts: list[str]
     slots: list[int]
+    stages: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict, compare=False)
 
     @property
     def lost(self) -> int:

@@ -17,6 +17,7 @@ from pipelines.ops.labels import clean_text
 from pipelines.ops.resample import resample
 from pipelines.ops.unify import Step, mask_of_controls, unify
 from pipelines.plan import Dataset, relative_uri
+from pipelines.stages import Stages
 from schemas import Chunk, Tier, controls, discretise, encode, text_key
 from schemas.validate import check
 
@@ -42,14 +43,20 @@ def rows(
     dataset: Dataset,
     tiers: tuple[Tier, ...],
     prefix_dataset: bool,
+    stages: Stages | None = None,
 ) -> Iterator[Row]:
     """The episode's chunks, validated and encoded at every tier. Frames are decoded once.
+
+    Args:
+        stages: gets the time that each stage takes.
 
     Raises:
         DataError: for anything in the episode that cannot be used, or a rule that it breaks.
     """
     base = _passport(episode, unit, info, dataset)
-    groups = chunks(resample(unify(_cleaned(episode.frames), episode.controls), dataset.fps))
+    stages = stages or Stages()
+    frames_read = stages.reading(_cleaned(episode.frames))
+    groups = chunks(resample(unify(frames_read, episode.controls), dataset.fps))
     mask = base.control_mask
     for step, (frames, is_last) in enumerate(groups):
         values = np.stack([frame.control for frame in frames])
@@ -69,7 +76,7 @@ def rows(
             is_last=is_last,
         )
         clipped = outside + np.stack([frame.clipped for frame in frames])
-        yield Row(chunk, _wire(chunk, frames, tiers, info.fit), clipped)
+        yield Row(chunk, _wire(chunk, frames, tiers, info.fit, stages), clipped)
 
 
 def _passport(episode: Episode, unit: Unit, info: SourceInfo, dataset: Dataset) -> Chunk:
@@ -108,20 +115,30 @@ def _cleaned(frames: Iterable[Frame]) -> Iterator[Frame]:
         yield dataclasses.replace(frame, text=clean_text(frame.text)) if frame.text else frame
 
 
-def _wire(chunk: Chunk, frames: list[Step], tiers: tuple[Tier, ...], fit: Fit) -> dict[Tier, bytes]:
+def _wire(
+    chunk: Chunk, frames: list[Step], tiers: tuple[Tier, ...], fit: Fit, stages: Stages
+) -> dict[Tier, bytes]:
     """The chunk's wire form at each tier, from one decode of its frames."""
     images: dict[Tier, list[Any]] = {tier: [] for tier in tiers}
     shrink = shrink_to([(tier.height, tier.width) for tier in tiers], fit)
     for frame in frames:
         decode = frame.image
-        image = decode.shrunk(shrink) if isinstance(decode, Shrinkable) else decode()
-        for tier in tiers:
-            small = resize(image, tier.height, tier.width, fit)
-            images[tier].append(small if tier.encoding == "raw" else encode_jpeg(small))
-    result = {}
-    for tier, items in images.items():
-        pixels = np.stack(items) if tier.encoding == "raw" else tuple(items)
-        sized = dataclasses.replace(chunk, frames=pixels)
-        check(sized, tier)
-        result[tier] = encode(sized)
+        with stages.timed("decode") as stage:
+            image = decode.shrunk(shrink) if isinstance(decode, Shrinkable) else decode()
+            stage.bytes += image.nbytes
+        with stages.timed("resize"):
+            small = {tier: resize(image, tier.height, tier.width, fit) for tier in tiers}
+        with stages.timed("encode"):
+            for tier, pixels in small.items():
+                images[tier].append(pixels if tier.encoding == "raw" else encode_jpeg(pixels))
+    with stages.timed("encode") as stage:
+        result = {tier: _record(chunk, items, tier) for tier, items in images.items()}
+        stage.bytes += sum(map(len, result.values()))
     return result
+
+
+def _record(chunk: Chunk, images: list[Any], tier: Tier) -> bytes:
+    pixels = np.stack(images) if tier.encoding == "raw" else tuple(images)
+    sized = dataclasses.replace(chunk, frames=pixels)
+    check(sized, tier)
+    return encode(sized)

@@ -23,6 +23,7 @@ from pipelines.plan import Dataset, Shard, absolute_uri, relative_uri
 from pipelines.progress import Progress
 from pipelines.receipt import Receipt, SlotStatistics
 from pipelines.rows import Row, name_of, rows
+from pipelines.stages import Stages
 from pipelines.watch import Changed, watched
 from schemas import DataError, Tier, UsageError, controls
 from schemas.record import digest
@@ -98,6 +99,7 @@ class _ShardWriter:
         self.index: list[dict[str, Any]] = []
         self.dead: list[dict[str, Any]] = []
         self.statistics = SlotStatistics()
+        self.stages = Stages()
         self.episodes: set[str] = set()
         self.views: set[str] = set()
         self.rows = dict.fromkeys(task.dataset.splits, 0)
@@ -137,16 +139,16 @@ class _ShardWriter:
         )
         try:
             with watched(located, self.planned):
-                for item in self.source.episodes(located):
+                for item in self.stages.reading(self.source.episodes(located)):
                     if isinstance(item, DataError):
                         self.bury(item, unit, item.key, 1)
                     else:
                         self.episode(item, unit)
-                    self.progress.step(unit)
+                    self.progress.step(unit, self.frames, len(self.dead))
         except DataError as e:
             rest = unit.episodes - (len(self.episodes) - before)
             self.bury(e, unit, e.key, max(1, rest))
-        self.progress.finish(unit)
+        self.progress.finish(unit, self.frames, len(self.dead))
 
     def episode(self, episode: Episode, unit: Unit) -> None:
         """One episode, whole or not at all."""
@@ -165,6 +167,7 @@ class _ShardWriter:
                     self.dataset,
                     task.tiers,
                     task.prefix_dataset,
+                    self.stages,
                 )
             )
             if not ready:
@@ -184,9 +187,11 @@ class _ShardWriter:
         """Appends one chunk to its split's file in every tier."""
         chunk = row.chunk
         digests = []
-        for tier, wire in row.wire.items():
-            self.writers[chunk.split, tier].write(wire)
-            digests.append((tier.name, digest(wire)))
+        with self.stages.timed("write") as stage:
+            for tier, wire in row.wire.items():
+                self.writers[chunk.split, tier].write(wire)
+                digests.append((tier.name, digest(wire)))
+                stage.bytes += len(wire)
         self.index.append(
             {
                 "clipped": int(row.clipped.sum()),
@@ -236,6 +241,7 @@ class _ShardWriter:
             frames=self.frames,
             dead_letters=self.dead,
             statistics=self.statistics,
+            stages=self.stages.to_dict(),
             texts=sorted({row["text"] for row in self.index}),
             slots=[int(i) for i in np.flatnonzero(self.mask)],
         )

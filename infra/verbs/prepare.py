@@ -38,6 +38,10 @@ class PrepareFlags(BeamFlags, EncoderFlags, PlanFlags):
     error_budget: float = 0.01
     """Part of each source's episodes that may be lost before the run fails at its end."""
 
+    profile: str | None = None
+    """A file for where the workers' time went: seconds, calls and bytes of every stage, as JSON, in
+    all and by shard."""
+
     dry_run: bool = False
     """Print the plan and the runner's flags, all of them, and end: nothing is written or run."""
 
@@ -75,6 +79,7 @@ def main(argv: list[str]) -> int:
     if fresh:
         say(f"embedding with {encoder.name}: {encoder.description}")
         _run(job, made, flags, beam_flags)
+        _print_stages(job, made, flags.profile)
     return _end(job, made, time.monotonic() - begin if fresh else 0.0)
 
 
@@ -114,6 +119,23 @@ def _run(job, made, flags: PrepareFlags, beam_flags: list[str]) -> None:
         beam_flags=beam_flags,
         lines=lambda: [FrameLine(job.out, costs), TextLine(job.target().work)],
     )
+
+
+def _print_stages(job, made, profile: str | None) -> None:
+    """Says where the workers' time went. The receipts that know it are there until the end."""
+    from pipelines import files, receipt
+    from pipelines.stages import Stages
+    from schemas.table import dump_json
+
+    total = Stages()
+    by_dataset: dict[str, list] = {}
+    for item in receipt.load_all(job.out, list(made.costs())):
+        total.add(Stages(item.stages))
+        by_dataset.setdefault(item.dataset, []).append({"shard": item.shard, **item.stages})
+    say(str(total))
+    if profile:
+        value = {"stages": total.to_dict(), "shards": by_dataset}
+        files.write(absolute(profile), dump_json(value).encode())
 
 
 def _too_much(dataset, budget: float) -> str:
