@@ -14,7 +14,6 @@ from pipelines.job import Job, load_manifest
 from pipelines.plan import Dataset, Plan
 from pipelines.receipt import Receipt, SlotStatistics
 from pipelines.text import ShardResult, finish
-from pipelines.write import file_digest
 from schemas import SCHEMA_VERSION, DatasetInfo, Manifest, Tier
 from schemas.controls import SLOTS
 from schemas.table import (
@@ -154,7 +153,7 @@ def _dead_letters(
     table = pa.Table.from_pylist(letters, DEAD_LETTER_SCHEMA)
     with files.local_write(files.join(out, DEAD_LETTERS)) as path:
         pq.write_table(table, path, compression="zstd")
-        yield DEAD_LETTERS, file_digest(path)
+        yield DEAD_LETTERS, files.digest(path)
 
 
 def _tfds(
@@ -179,4 +178,4 @@ def _tfds(
 
 def _digest(out: str, name: str) -> list[Any]:
     with files.local_copy(files.join(out, name)) as path:
-        return file_digest(path)
+        return files.digest(path)

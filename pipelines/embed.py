@@ -19,7 +19,7 @@ from pipelines.job import EmbedJob, load_manifest, new_target
 from pipelines.ops.labels import clean_text
 from pipelines.text import ShardResult, Target, finish
 from pipelines.text.handler import EmbedTexts
-from schemas import EncoderInfo, UsageError
+from schemas import EncoderInfo, Manifest, UsageError
 from schemas.table import INDEX, MANIFEST, text_files
 
 
@@ -39,11 +39,11 @@ def make_job(out: str, t5: str | None, encoder: EncoderInfo, texts: str | None =
     if texts is not None:
         for _ in read_lines(texts):
             pass
-    return EmbedJob(t5=t5, texts=texts, index=index, target=_target(out, encoder))
+    return EmbedJob(t5=t5, texts=texts, index=index, target=_target(out, encoder, manifest))
 
 
-def _target(out: str, encoder: EncoderInfo) -> Target:
-    for before in load_manifest(out).encoders:
+def _target(out: str, encoder: EncoderInfo, manifest: Manifest) -> Target:
+    for before in manifest.encoders:
         if before.same_rows(encoder):
             plain = dataclasses.replace(encoder, name=before.name)
             shards = len(before.shard_rows)

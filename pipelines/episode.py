@@ -136,7 +136,7 @@ class SourceInfo:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Unit:
-    """A piece of raw data that one worker reads alone. It goes into plan.json, so it is small.
+    """A piece of raw data that one worker reads alone. The plan lists it, so it is small.
 
     Attributes:
         id: unique within the source and stable: no absolute paths, so that a moved corpus keeps it.

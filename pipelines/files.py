@@ -6,13 +6,14 @@ import contextlib
 import contextvars
 import errno
 import glob as local_glob
+import hashlib
 import io
 import os
 import re
 import stat
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from typing import BinaryIO, NamedTuple, cast
+from typing import Any, BinaryIO, NamedTuple, cast
 
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes, FileMetadata
 from apache_beam.io.filesystems import FileSystems
@@ -208,6 +209,16 @@ def write(path: str, data: bytes) -> None:
     """The whole file at once, or not at all."""
     with open_write(path) as f:
         f.write(data)
+
+
+def digest(path: str) -> list[Any]:
+    """[bytes, hex BLAKE2b-128] of a local file, as the manifest has them."""
+    state, size = hashlib.blake2b(digest_size=16), 0
+    with open(path, "rb") as f:
+        while block := f.read(1 << 20):
+            state.update(block)
+            size += len(block)
+    return [size, state.hexdigest()]
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from schemas.table import MANIFEST, WORK
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Job:
-    """One run of `prepare`; everything else is in OUT/plan.json.
+    """One run of `prepare`; everything else is in the table's plan.
 
     Attributes:
         out: the table's folder, with its plan.

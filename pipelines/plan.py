@@ -36,10 +36,6 @@ class Shard:
     index: int
     units: tuple[Unit, ...]
 
-    @property
-    def cost(self) -> int:
-        return sum(unit.cost for unit in self.units)
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Dataset:

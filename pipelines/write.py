@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 from typing import Any
 
 import numpy as np
@@ -129,7 +128,7 @@ class _ShardWriter:
 
     def _close(self, writer: ArrayRecordWriter, name: str, path: str) -> None:
         writer.close()
-        self.files[name] = file_digest(path)
+        self.files[name] = files.digest(path)
 
     def unit(self, unit: Unit) -> None:
         """All episodes of a unit. Raises `Changed`."""
@@ -230,7 +229,7 @@ class _ShardWriter:
         table = pa.Table.from_pylist(self.index, INDEX_SCHEMA)
         with files.local_write(files.join(self.task.out, name)) as path:
             pq.write_table(table, path, compression="zstd")
-            self.files[name] = file_digest(path)
+            self.files[name] = files.digest(path)
         return Receipt(
             dataset=self.dataset.name,
             shard=self.task.shard.index,
@@ -245,13 +244,3 @@ class _ShardWriter:
             texts=sorted({row["text"] for row in self.index}),
             slots=[int(i) for i in np.flatnonzero(self.mask)],
         )
-
-
-def file_digest(path: str) -> list[Any]:
-    """[size in bytes, hex BLAKE2b-128] of a local file."""
-    state, size = hashlib.blake2b(digest_size=16), 0
-    with open(path, "rb") as f:
-        while block := f.read(1 << 20):
-            state.update(block)
-            size += len(block)
-    return [size, state.hexdigest()]

@@ -3,6 +3,7 @@
 ```
 OUT/
   plan.json                     what will be done
+  plan.units.parquet            and with which raw data, unit by unit
   manifest.json                 written last: its presence is the commit
   index.parquet/                one part per shard, a row per chunk
   dead_letters.parquet          what could not be used, and why

@@ -7,7 +7,7 @@ import math
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import tyro
 
@@ -92,6 +92,18 @@ class BeamFlags:
         stray = [text for text in beam_flags[:1] if not text.startswith("-")]
         if stray:
             raise UsageError(f"{stray[0]!r} belongs to no flag; see `unisim {verb} --help`")
+
+
+T = TypeVar("T", bound=BeamFlags)
+
+
+def parse(kind: type[T], verb: str, description: str, argv: list[str]) -> tuple[T, list[str]]:
+    """A verb's flags, and those that Beam is given as they are. Raises UsageError."""
+    flags, beam_flags = tyro.cli(
+        kind, args=argv, prog=f"unisim {verb}", description=description, return_unknown_args=True
+    )
+    flags.check_beam(verb, beam_flags)
+    return flags, beam_flags
 
 
 def say(line: str) -> None:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 
-import tyro
-
-from infra.verbs._flags import BeamFlags, EncoderFlags, absolute, say
+from infra.verbs._flags import BeamFlags, EncoderFlags, absolute, parse, say
 from infra.verbs.audit import print_encoder
 
 DESCRIPTION = """Embed the texts of a prepared table that have no embedding yet; frames stay.
@@ -41,14 +39,7 @@ class EmbedFlags(BeamFlags, EncoderFlags):
 
 def main(argv: list[str]) -> int:
     """Runs the verb."""
-    flags, beam_flags = tyro.cli(
-        EmbedFlags,
-        args=argv,
-        prog="unisim embed",
-        description=DESCRIPTION,
-        return_unknown_args=True,
-    )
-    flags.check_beam("embed", beam_flags)
+    flags, beam_flags = parse(EmbedFlags, "embed", DESCRIPTION, argv)
     from pipelines import embed
     from pipelines.job import load_manifest
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import time
 
-import tyro
-
 from infra.verbs._flags import (
     BeamFlags,
     EncoderFlags,
@@ -14,6 +12,7 @@ from infra.verbs._flags import (
     absolute,
     human,
     make_plan,
+    parse,
     say,
 )
 from infra.verbs.audit import print_encoder, print_losses
@@ -27,7 +26,8 @@ where it was; a finished one is left alone. Examples:
 
   unisim prepare --source bridge=…/bridge_dataset/1.0.0 --out table
   unisim prepare --source laion=shards --out gs://b/table --t5 gs://b/t5-v1_1-xxl \\
-      --runner DataflowRunner --project P --region R --temp_location gs://b/tmp
+      --runner DataflowRunner --project P --region R --temp_location gs://b/tmp \\
+      --sdk_container_image IMAGE
 """
 
 
@@ -48,16 +48,9 @@ class PrepareFlags(BeamFlags, EncoderFlags, PlanFlags):
 
 def main(argv: list[str]) -> int:
     """Runs the verb."""
-    flags, beam_flags = tyro.cli(
-        PrepareFlags,
-        args=argv,
-        prog="unisim prepare",
-        description=DESCRIPTION,
-        return_unknown_args=True,
-    )
+    flags, beam_flags = parse(PrepareFlags, "prepare", DESCRIPTION, argv)
     if not 0 <= flags.error_budget <= 1:
         raise UsageError(f"--error-budget {flags.error_budget}: wanted 0 to 1")
-    flags.check_beam("prepare", beam_flags)
     from pipelines import files, plan
     from pipelines.job import Job
     from schemas.table import MANIFEST
@@ -111,22 +104,26 @@ def _run(job, made, flags: PrepareFlags, beam_flags: list[str]) -> None:
         say(f"{len(done)} of {len(costs)} shards are done from before")
     for item in done:
         del costs[item.dataset, item.shard]
+    target = job.target()
     runners.run(
         lambda pipeline: prepare.build(pipeline, job),
         runner=flags.runner,
         workers=flags.workers,
-        shards=max(len(costs), job.target().num_shards),
+        shards=max(len(costs), target.num_shards),
         beam_flags=beam_flags,
-        lines=lambda: [FrameLine(job.out, costs), TextLine(job.target().work)],
+        lines=lambda: [FrameLine(job.out, costs), TextLine(target.work)],
     )
 
 
 def _print_stages(job, made, profile: str | None) -> None:
-    """Says where the workers' time went. The receipts that know it are there until the end."""
+    """Says where the workers' time went. The receipts that know it are there until the end; remote
+    ones are a request each, and read only for a profile."""
     from pipelines import files, receipt
     from pipelines.stages import Stages
     from schemas.table import dump_json
 
+    if not (profile or files.is_local(job.out)):
+        return
     total = Stages()
     by_dataset: dict[str, list] = {}
     for item in receipt.load_all(job.out, list(made.costs())):

@@ -11,7 +11,6 @@ import numpy as np
 from pipelines import files
 from pipelines.audit.finding import Finding
 from pipelines.audit.opened import Opened
-from pipelines.write import file_digest
 from schemas import DataError, DatasetInfo, Tier, decode, mask_of
 from schemas.record import digest
 from schemas.table import (
@@ -36,7 +35,7 @@ def check_files(table: Opened) -> Iterator[Finding]:
             yield Finding(check="files", where=name, message="listed in the manifest, not there")
             continue
         with files.local_copy(files.join(table.out, name)) as path:
-            found = file_digest(path)
+            found = files.digest(path)
         if found != [size, wanted]:
             message = f"{found[0]} bytes {found[1]}, the manifest says {size} bytes {wanted}"
             yield Finding(check="files", where=name, message=message)

@@ -187,7 +187,7 @@ def _write(
         for key in keys:
             writer.write(next(made) if key in new else next(old))
         writer.close()
-        size, digest = _digest(temporary)
+        size, digest = files.digest(temporary)
     return ShardResult(
         shard=shard,
         rows=len(keys),
@@ -252,7 +252,7 @@ def _identity(target: Target, keys: Sequence[bytes]) -> dict[str, Any]:
         "digest": target.encoder.digest,
         "dtype": target.encoder.dtype,
         "num_shards": target.num_shards,
-        "keys": _hash(b"".join(keys)).hexdigest(),
+        "keys": hashlib.blake2b(b"".join(keys), digest_size=16).hexdigest(),
     }
 
 
@@ -322,7 +322,7 @@ def _write_keys(
                     f.write(target.keys_before(same))
                 for shard in same if new else ():
                     f.write(files.read(_paths(target, shard)[1]))
-        return {name: list(_digest(path))}
+        return {name: files.digest(path)}
 
 
 def write_embeddings(
@@ -337,16 +337,3 @@ def write_embeddings(
     made = finish(target, results)
     files.delete_tree(target.work)
     return made
-
-
-def _digest(path: str) -> tuple[int, str]:
-    total, size = _hash(b""), 0
-    with open(path, "rb") as f:
-        while block := f.read(1 << 20):
-            total.update(block)
-            size += len(block)
-    return size, total.hexdigest()
-
-
-def _hash(data: bytes):
-    return hashlib.blake2b(data, digest_size=KEY_BYTES)

@@ -117,18 +117,21 @@ def _spiece() -> bytes:
 
 
 def _tensor(name: str, shape: tuple[int, ...], config: T5Config) -> np.ndarray:
-    """Random values at the standard deviations of T5's own initialisation; norms are one."""
+    """Random values as T5's own initialisation has them; norms are one."""
     if len(shape) == 1:
         return np.ones(shape, np.float32)
+    return _normal(name, shape) * np.float32(deviation_of(name, shape, config))
+
+
+def deviation_of(name: str, shape: tuple[int, ...], config: T5Config) -> float:
+    """The standard deviation that a matrix has in T5's own initialisation."""
     if name == "shared.weight":
-        deviation = 1.0
-    elif name == RELATIVE_BIAS:
-        deviation = config.d_model**-0.5
-    elif name.endswith("SelfAttention.q.weight"):
-        deviation = (config.d_model * config.d_kv) ** -0.5
-    else:  # by the width that goes in
-        deviation = shape[1] ** -0.5
-    return _normal(name, shape) * np.float32(deviation)
+        return 1.0
+    if name == RELATIVE_BIAS:
+        return config.d_model**-0.5
+    if name.endswith("SelfAttention.q.weight"):
+        return (config.d_model * config.d_kv) ** -0.5
+    return shape[1] ** -0.5  # by the width that goes in
 
 
 def _normal(name: str, shape: tuple[int, ...]) -> np.ndarray:

@@ -3,16 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import shutil
-from pathlib import Path
 
 import numpy as np
-import safetensors.numpy
 
-from pipelines.text.config import RELATIVE_BIAS, T5Config
-from pipelines.text.directory import CONFIG, VOCABULARY
-from pipelines.text.weights import WEIGHTS
 from tests.samples import ROOT as SAMPLES
 
 SPIECE = SAMPLES / "t5/vocabulary/spiece.model"
@@ -87,53 +80,3 @@ def stream_of(distinct: int, occurrences: int) -> np.ndarray:
     often = 1 / np.arange(1, distinct + 1)
     others = rng.choice(distinct, occurrences - distinct, p=often / often.sum())
     return rng.permutation(np.concatenate([np.arange(distinct), others]))
-
-
-def write_small(folder: Path) -> None:
-    """A T5 of the size of t5-v1_1-small with T5's vocabulary; random weights at the deviations of
-    T5's initialisation, so that values are of the usual size throughout."""
-    folder.mkdir()
-    shutil.copyfile(SPIECE, folder / VOCABULARY)
-    settings = json.dumps(_SMALL)
-    (folder / CONFIG).write_text(settings)
-    rng = np.random.default_rng(22)
-    config = T5Config.from_json(settings)
-    tensors = {name: _tensor(rng, name, shape, config) for name, shape in config.tensors().items()}
-    (folder / WEIGHTS).write_bytes(safetensors.numpy.save(tensors))
-
-
-def _tensor(
-    rng: np.random.Generator, name: str, shape: tuple[int, ...], config: T5Config
-) -> np.ndarray:
-    if len(shape) == 1:
-        return np.ones(shape, np.float32)
-    deviation = shape[1] ** -0.5
-    if name == "shared.weight":
-        deviation = 1.0
-    elif name == RELATIVE_BIAS:
-        deviation = config.d_model**-0.5
-    elif name.endswith("SelfAttention.q.weight"):
-        deviation = (config.d_model * config.d_kv) ** -0.5
-    return rng.standard_normal(shape, np.float32) * np.float32(deviation)
-
-
-_SMALL = {
-    "architectures": ["T5EncoderModel"],
-    "d_ff": 1024,
-    "d_kv": 64,
-    "d_model": 512,
-    "dense_act_fn": "gelu_new",
-    "eos_token_id": 1,
-    "feed_forward_proj": "gated-gelu",
-    "is_encoder_decoder": False,
-    "is_gated_act": True,
-    "layer_norm_epsilon": 1e-6,
-    "model_type": "t5",
-    "num_heads": 6,
-    "num_layers": 8,
-    "pad_token_id": 0,
-    "relative_attention_max_distance": 128,
-    "relative_attention_num_buckets": 32,
-    "tie_word_embeddings": False,
-    "vocab_size": 32128,
-}

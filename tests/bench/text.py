@@ -14,8 +14,9 @@ import numpy as np
 from pipelines.text import TextEncoder, shards_for, write_embeddings
 from pipelines.text.encoder import BUCKETS
 from schemas.embedding import EmbeddingDtype, decode_embedding, encode_embedding
-from tests.bench.narrations import SPIECE, Sizes, distinct_texts, stream_of, write_small
+from tests.bench.narrations import SPIECE, Sizes, distinct_texts, stream_of
 from tests.bench.timing import Peer, Row, interleaved, progress, run_alone
+from tests.pipelines.t5_directory import T5_SMALL, write_random
 
 ROUNDS, WHOLE_ROUNDS = 5, 3
 BATCHES = (4, 8, 16, 32, 64)  # of the peer's; its best is taken
@@ -54,7 +55,7 @@ def rows(peer: Peer, folder: Path, sizes: Sizes) -> Iterator[Row]:
         progress("no T5 vocabulary in ../shared/data: the text rows are left out")
         return
     model, sample, part = folder / "small", folder / "sample.json", folder / "part.json"
-    write_small(model)
+    write_random(model, SPIECE, **T5_SMALL)
     texts = distinct_texts(sizes.distinct)
     stream = stream_of(sizes.distinct, sizes.stream)
     sample.write_text(json.dumps(texts[: sizes.sample]))
