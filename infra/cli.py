@@ -12,6 +12,7 @@ VERBS = {
     "plan": "list what `prepare` would do, and its price, before anything runs",
     "prepare": "turn raw data into a table of (action in, video out) records, with Beam",
     "embed": "embed a table's new texts, or all of them with another text encoder",
+    "forget": "remove records by source, licence or URI, with what was made of them",
     "audit": "re-read every record of a table and check it",
     "train": "train a simulator on a table",
     "simulate": "roll a trained simulator out from an image and a list of actions",

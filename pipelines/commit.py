@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from itertools import chain
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from pipelines import files, sources
+from pipelines import change, counted, files, sources
 from pipelines.job import Job, load_manifest
 from pipelines.plan import Dataset, Plan
 from pipelines.receipt import Receipt, SlotStatistics
@@ -17,8 +16,6 @@ from pipelines.text import ShardResult, finish
 from schemas import SCHEMA_VERSION, DatasetInfo, Manifest, Tier
 from schemas.controls import SLOTS
 from schemas.table import (
-    DEAD_LETTER_SCHEMA,
-    DEAD_LETTERS,
     MANIFEST,
     PLAN,
     PLAN_UNITS,
@@ -31,36 +28,72 @@ from schemas.table import (
 
 
 def commit(job: Job, receipts: Iterable[Receipt], embedded: Iterable[ShardResult]) -> None:
-    """Ends a job: writes what is known only when all shards are done, and last the manifest.
+    """Ends a job: writes what is known only when all shards are done, and last the manifest. That
+    of a table that is changed lies beside it until `change.finish`.
 
     Above the error budget no manifest is written, and the finished shards are kept: the launcher
     says so, and a run with a larger budget ends here at once.
     """
     plan = job.plan()
-    by_dataset = group(plan, receipts)
-    content = dict(_dead_letters(job.out, by_dataset))
-    datasets = [_info(dataset, by_dataset[dataset.name]) for dataset in plan.datasets]
+    before = load_manifest(job.out) if job.changes else None
+    by_dataset = group(plan, together(job.out, before, receipts))
+    datasets = describe(plan, by_dataset)
+    if over_budget(datasets, job.error_budget):
+        counted.save(chain.from_iterable(by_dataset.values()), job.into)
+        return
+    target = job.target()
+    text = finish(target, embedded)
+    if before is None:
+        content = text.files
+        files.delete_temporaries(job.out)
+        _delete_unlisted_texts(job.out, content)
+    else:
+        content = before.with_encoder(text.info, text.files, target.before).text_files()
+    for name in (PLAN, PLAN_UNITS):
+        content[name] = _digest(job.into, name)
+    manifest = assemble(job.into, plan, by_dataset, content)
+    if before is None:
+        manifest = dataclasses.replace(manifest, encoders=(text.info,))
+        files.write(files.join(job.out, MANIFEST), manifest.to_json().encode())
+    else:
+        encoders = before.with_encoder(text.info, text.files, target.before).encoders
+        manifest = dataclasses.replace(manifest, encoders=encoders, forgotten=before.forgotten)
+        change.decide(job.out, before, manifest)
+
+
+def together(
+    out: str, before: Manifest | None, made: Iterable[Receipt]
+) -> dict[tuple[str, int], Receipt]:
+    """The receipts of a table's shards, those that were made now in place of the older ones."""
+    found = {} if before is None else {(r.dataset, r.shard): r for r in counted.load(out, before)}
+    return found | {(r.dataset, r.shard): r for r in made}
+
+
+def assemble(
+    into: str,
+    plan: Plan,
+    by_dataset: dict[str, list[Receipt]],
+    content: dict[str, list[Any]],
+) -> Manifest:
+    """Writes what stands above the shards; the manifest of all, without encoders.
+
+    Args:
+        content: other files of the table, as the manifest lists them.
+    """
+    datasets = describe(plan, by_dataset)
+    content = content | counted.save(chain.from_iterable(by_dataset.values()), into)
     for dataset in datasets:
         for receipt in by_dataset[dataset.name]:
             content |= receipt.files
-        content |= _tfds(job.out, plan.tiers, dataset, content)
-    if over_budget(datasets, job.error_budget):
-        return
-    text = finish(job.target(), embedded)
-    content |= text.files
-    for name in (PLAN, PLAN_UNITS):
-        content[name] = _digest(job.out, name)
-    files.delete_temporaries(job.out)
-    _delete_unlisted_texts(job.out, content)
-    manifest = Manifest(
+        content |= _tfds(into, plan.tiers, dataset, content)
+    return Manifest(
         schema_version=SCHEMA_VERSION,
         plan=plan.digest(),
         tiers=[str(tier) for tier in plan.tiers],
         datasets=datasets,
-        encoders=(text.info,),
+        encoders=(),
         files=dict(sorted(content.items())),
     )
-    files.write(files.join(job.out, MANIFEST), manifest.to_json().encode())
 
 
 def tidy(out: str, encoder: str, *more: str) -> None:
@@ -86,16 +119,16 @@ def tidy(out: str, encoder: str, *more: str) -> None:
         files.delete_tree(files.join(out, WORK))
 
 
-def group(plan: Plan, receipts: Iterable[Receipt]) -> dict[str, list[Receipt]]:
+def group(plan: Plan, receipts: Mapping[tuple[str, int], Receipt]) -> dict[str, list[Receipt]]:
     """Receipts by dataset in the plan's order, whatever order they came in."""
-    found: dict[str, list[Receipt]] = defaultdict(list)
-    for receipt in sorted(receipts, key=lambda r: (r.dataset, r.shard)):
-        found[receipt.dataset].append(receipt)
+    found: dict[str, list[Receipt]] = {}
     for dataset in plan.datasets:
-        have = [receipt.shard for receipt in found[dataset.name]]
-        if have != list(range(dataset.planned.num_shards)):
-            raise AssertionError(f"{dataset.name}: receipts of shards {have}, a bug in the graph")
-    return {dataset.name: found[dataset.name] for dataset in plan.datasets}
+        wanted = [(dataset.name, shard) for shard in range(dataset.planned.num_shards)]
+        absent = [shard for name, shard in wanted if (name, shard) not in receipts]
+        if absent:
+            raise AssertionError(f"{dataset.name}: no receipts of shards {absent}, a bug")
+        found[dataset.name] = [receipts[key] for key in wanted]
+    return found
 
 
 def over_budget(datasets: Iterable[DatasetInfo], budget: float) -> list[DatasetInfo]:
@@ -107,9 +140,8 @@ def over_budget(datasets: Iterable[DatasetInfo], budget: float) -> list[DatasetI
     ]
 
 
-def summarise(plan: Plan, receipts: Iterable[Receipt]) -> list[DatasetInfo]:
-    """What the datasets of a finished job hold."""
-    by_dataset = group(plan, receipts)
+def describe(plan: Plan, by_dataset: dict[str, list[Receipt]]) -> list[DatasetInfo]:
+    """What the datasets hold."""
     return [_info(dataset, by_dataset[dataset.name]) for dataset in plan.datasets]
 
 
@@ -144,16 +176,6 @@ def _info(dataset: Dataset, receipts: list[Receipt]) -> DatasetInfo:
         controls=statistics.summary(),
         slots=[SLOTS[i].name for i in slots],
     )
-
-
-def _dead_letters(
-    out: str, by_dataset: dict[str, list[Receipt]]
-) -> Iterable[tuple[str, list[Any]]]:
-    letters = [x for receipts in by_dataset.values() for r in receipts for x in r.dead_letters]
-    table = pa.Table.from_pylist(letters, DEAD_LETTER_SCHEMA)
-    with files.local_write(files.join(out, DEAD_LETTERS)) as path:
-        pq.write_table(table, path, compression="zstd")
-        yield DEAD_LETTERS, files.digest(path)
 
 
 def _tfds(

@@ -7,7 +7,6 @@ the new manifest is in its place, which is one rename, the old one describes a w
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Iterator
 
 import apache_beam as beam
@@ -15,12 +14,12 @@ import pyarrow.parquet as pq
 from apache_beam.pvalue import AsList
 
 from pipelines import files
-from pipelines.job import EmbedJob, load_manifest, new_target
+from pipelines.job import EmbedJob, load_manifest, new_target, target_beside
 from pipelines.ops.labels import clean_text
 from pipelines.text import ShardResult, Target, finish
 from pipelines.text.handler import EmbedTexts
 from schemas import EncoderInfo, Manifest, UsageError
-from schemas.table import INDEX, MANIFEST, text_files
+from schemas.table import INDEX, MANIFEST
 
 
 def make_job(out: str, t5: str | None, encoder: EncoderInfo, texts: str | None = None) -> EmbedJob:
@@ -43,18 +42,15 @@ def make_job(out: str, t5: str | None, encoder: EncoderInfo, texts: str | None =
 
 
 def _target(out: str, encoder: EncoderInfo, manifest: Manifest) -> Target:
-    for before in manifest.encoders:
-        if before.same_rows(encoder):
-            plain = dataclasses.replace(encoder, name=before.name)
-            shards = len(before.shard_rows)
-            return Target(out=out, encoder=plain, num_shards=shards, before=before)
+    found = target_beside(out, encoder, manifest)
+    for before in manifest.encoders if found is None else ():
         if before.name == encoder.name:
             raise UsageError(
                 f"{out}: has embeddings of another encoder that is called {before.name!r} too"
                 f" (digest {before.digest[:12]}, this one's is {encoder.digest[:12]}); rename the"
                 " --t5 directory, and its embeddings go beside them"
             )
-    return new_target(out, encoder)
+    return found or new_target(out, encoder)
 
 
 def build(root: beam.Pipeline, job: EmbedJob) -> None:
@@ -124,12 +120,5 @@ def commit(job: EmbedJob, embedded: Iterable[ShardResult]) -> None:
             f"{target.out}: another `unisim embed` has added texts to {made.info.name} meanwhile;"
             " run this one again"
         )
-    encoders[made.info.name] = made.info
-    known = manifest.files | made.files
-    old = set(text_files(target.before)) if target.before else set()
-    listed = {name: known[name] for name in manifest.files if name not in old}
-    listed |= {name: known[name] for name in text_files(made.info)}
-    manifest = dataclasses.replace(
-        manifest, encoders=tuple(encoders.values()), files=dict(sorted(listed.items()))
-    )
+    manifest = manifest.with_encoder(made.info, made.files, target.before)
     files.write(files.join(target.out, MANIFEST), manifest.to_json().encode())

@@ -324,6 +324,23 @@ def delete(path: str) -> None:
         again(lambda: FileSystems.delete([_escape(path)]), path)
 
 
+def move(path: str, target: str) -> None:
+    """Renames a file, over what has that name; on the same file system."""
+    if is_local(path):
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        os.replace(path, target)
+    else:
+        again(lambda: FileSystems.rename([path], [target]), path)
+
+
+def prune(folder: str) -> None:
+    """Deletes empty folders below a local one; remote stores have none."""
+    if is_local(folder):
+        for here, _, _ in os.walk(folder, topdown=False):
+            with contextlib.suppress(OSError):
+                os.rmdir(here)
+
+
 def delete_tree(path: str) -> None:
     """Deletes a folder and all in it, if it is there."""
     if is_local(path):

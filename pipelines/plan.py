@@ -46,6 +46,7 @@ class Dataset:
         version: of the release that was found.
         root: the folder that unit and record URIs are relative to.
         fps: the table's rate; None keeps every frame.
+        shard_mb: raw megabytes per shard that were asked for.
         options: the source's own options, all of them.
         splits: the splits that it will have.
         recipe: the transforms, as written into every record.
@@ -56,6 +57,7 @@ class Dataset:
     version: str
     root: str
     fps: float | None
+    shard_mb: float
     options: dict[str, float]
     splits: tuple[str, ...]
     recipe: str
@@ -142,6 +144,13 @@ class Plan:
             for dataset in self.datasets
             for shard, cost in enumerate(dataset.planned.costs().tolist())
         }
+
+    def stamped_digest(self) -> str:
+        """Hex digest of the plan, where the raw files lie and when they were written included."""
+        state = hashlib.blake2b(dump_json(self._settings()).encode(), digest_size=16)
+        for dataset in self.datasets:
+            state.update(dataset.planned.digest(stamps=True).encode())
+        return state.hexdigest()
 
     def digest(self) -> str:
         """Hex digest of what decides the output's bytes: not of where the raw files lie, nor of
@@ -272,8 +281,7 @@ def _dataset(
             f"--source {name}={path}: no such path; `unisim sources {name}` shows what is expected"
         )
     root = os.path.abspath(path) if files.is_local(path) else path.rstrip("/")
-    listed = source.units(root, int(shard_mb * 1e6 / _UNITS_PER_SHARD))
-    units = Units.packed(listed, shard_mb * 1e6)
+    units = listed(name, root, shard_mb)
     if not len(units):
         raise UsageError(f"--source {name}={path}: holds nothing to read")
     repeated = units.repeated()
@@ -298,11 +306,18 @@ def _dataset(
         version=versions[0],
         root=root,
         fps=rate,
+        shard_mb=shard_mb,
         options=options,
         splits=tuple(split for split in SPLITS if split in present),
         recipe=_recipe(rate, source.INFO.fit, options),
-        units=_placed(units, root),
+        units=units,
     )
+
+
+def listed(name: str, root: str, shard_mb: float) -> Units:
+    """A source's units as they are now, packed, with their files' stamps."""
+    found = sources.get(name).units(root, int(shard_mb * 1e6 / _UNITS_PER_SHARD))
+    return _placed(Units.packed(found, shard_mb * 1e6), root)
 
 
 def _recipe(fps: float | None, fit: str, options: dict[str, float]) -> str:
@@ -360,18 +375,18 @@ def save(plan: Plan, out: str) -> bool:
             or files.exists(files.join(out, MANIFEST))
         ):
             return False
-        _write(plan, out)
+        write(plan, out)
         return True
     there = files.glob(out, "*") if files.exists(out) else []
     # what a run that was killed just here has left
     if not all(files.is_temporary(p) or files.name_of(p) == PLAN_UNITS for p, _ in there):
         raise UsageError(f"{out}: not empty and not a table; give an --out that does not exist yet")
-    _write(plan, out)
+    write(plan, out)
     return True
 
 
-def _write(plan: Plan, out: str) -> None:
-    """The units first: where plan.json is, they are too."""
+def write(plan: Plan, out: str) -> None:
+    """Writes a plan's two files. The units first: where plan.json is, they are too."""
     with files.local_write(files.join(out, PLAN_UNITS)) as local:
         Units.save({dataset.name: dataset.planned for dataset in plan.datasets}, local)
     files.write(files.join(out, PLAN), plan.to_json().encode())
@@ -391,6 +406,8 @@ def difference(a: Plan, b: Plan) -> str:
             return f"{x.name} at {x.fps} fps there, {y.fps} now"
         if x.options != y.options:
             return f"options of {x.name} {x.options} there, {y.options} now"
+        if x.shard_mb != y.shard_mb:
+            return f"--shard-mb {x.shard_mb:g} for {x.name} there, {y.shard_mb:g} now"
         if x.version != y.version:
             return f"{x.name} {x.version} there, {y.version} now"
         if x.planned.digest() != y.planned.digest():

@@ -1,19 +1,21 @@
 """What a finished shard leaves behind besides its files: counts, statistics, losses, texts.
 
 Receipts are small, travel through the Beam graph in place of pixels, and lie in `_work/receipts`
-until the commit, so that a killed job goes on where it was.
+until the commit, so that a killed job goes on where it was. The counts among them stay in the
+table, in shards.parquet: a change of it counts only the shards that it makes.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from pipelines import files
+from schemas import Chunk
 from schemas.controls import NUM_SLOTS, SLOTS
 from schemas.table import WORK, dump_json
 
@@ -41,6 +43,12 @@ class SlotStatistics:
             self.least[i] = min(self.least[i], float(column.min()))
             self.greatest[i] = max(self.greatest[i], float(column.max()))
         self.clipped = [a + int(b) for a, b in zip(self.clipped, clipped, strict=True)]
+
+    def add_chunk(self, chunk: Chunk, clipped: np.ndarray) -> None:
+        """Counts in a record's controls, of which int `[S]` were clipped."""
+        # the first frame of an episode has no motion behind it
+        after = slice(1, None) if chunk.is_first else slice(None)
+        self.add(chunk.controls[after], chunk.control_mask, clipped)
 
     def merge(self, other: SlotStatistics) -> None:
         """Adds what another shard counted. Merge in shard order: float sums depend on it."""
@@ -71,7 +79,7 @@ class Receipt:
         files: path relative to the table -> [bytes, hex BLAKE2b-128].
         rows: split -> rows written.
         episodes, views, frames: totals.
-        dead_letters: rows of `schemas.table.DEAD_LETTER_SCHEMA`.
+        dead_letters: rows of `schemas.columns.DEAD_LETTER_SCHEMA`.
         statistics: of the controls.
         texts: the distinct action texts, sorted.
         slots: indices of control slots that some mask set.
@@ -107,8 +115,12 @@ def path_of(out: str, dataset: str, shard: int) -> str:
     return files.join(out, WORK, "receipts", f"{dataset}-{shard:05d}.json")
 
 
-def load(out: str, dataset: str, shard: int) -> Receipt | None:
-    """The shard's receipt, if it is finished and its files are there at their size."""
+def load(out: str, dataset: str, shard: int, into: str | None = None) -> Receipt | None:
+    """The shard's receipt, if it is finished and its files are there at their size.
+
+    Args:
+        into: the folder that the files are in; None for the table's own.
+    """
     path = path_of(out, dataset, shard)
     if not files.exists(path):
         return None
@@ -116,13 +128,13 @@ def load(out: str, dataset: str, shard: int) -> Receipt | None:
     value["statistics"] = SlotStatistics(**value["statistics"])
     receipt = Receipt(**value)
     for name, (size, _) in receipt.files.items():
-        there = files.join(out, name)
+        there = files.join(into or out, name)
         if not files.exists(there) or files.size(there) != size:
             return None
     return receipt
 
 
-def load_all(out: str, wanted: Sequence[tuple[str, int]]) -> list[Receipt]:
+def load_all(out: str, wanted: Iterable[tuple[str, int]], into: str | None = None) -> list[Receipt]:
     """Those of the (dataset, shard) that are finished, in order."""
-    found = (load(out, dataset, shard) for dataset, shard in wanted)
+    found = (load(out, dataset, shard, into) for dataset, shard in wanted)
     return [receipt for receipt in found if receipt is not None]

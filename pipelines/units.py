@@ -128,10 +128,12 @@ class Units:
         more = counts.filter(pc.greater(counts.column("count_all"), 1))  # pyright: ignore
         return min(more.column("id").to_pylist(), default=None)
 
-    def digest(self) -> str:
-        """Hex BLAKE2b-128 of all but the stamps: not of when the files were written."""
+    def digest(self, *, stamps: bool = False) -> str:
+        """Hex BLAKE2b-128 of all but the stamps: not of when the files were written, unless
+        `stamps` are wanted too."""
         total = hashlib.blake2b(digest_size=16)
-        for batch in self.table.drop_columns(["stamp"]).to_batches(_AT_A_TIME):
+        table = self.table if stamps else self.table.drop_columns(["stamp"])
+        for batch in table.to_batches(_AT_A_TIME):
             columns = [column.to_pylist() for column in batch.columns]
             for row in zip(*columns, strict=True):
                 total.update(json.dumps(row, ensure_ascii=False).encode() + b"\n")

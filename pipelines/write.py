@@ -25,13 +25,13 @@ from pipelines.rows import Row, name_of, rows
 from pipelines.stages import Stages
 from pipelines.watch import Changed, watched
 from schemas import DataError, Tier, UsageError, controls
+from schemas.columns import INDEX_SCHEMA, index_fields
 from schemas.record import digest
 from schemas.table import (
-    INDEX_SCHEMA,
     PLAN,
     WRITER_OPTIONS,
+    Forgotten,
     frames_file,
-    index_fields,
     index_file,
 )
 
@@ -44,18 +44,22 @@ class ShardTask:
 
     Attributes:
         out: the table's folder.
+        into: the folder for the files, `Job.into`.
         dataset: its settings, without its units.
         num_shards: how many the dataset has.
         shard: the units.
         tiers, prefix_dataset: as in the plan.
+        forgotten: what has been removed from the table, and is to stay out of it.
     """
 
     out: str
+    into: str
     dataset: Dataset
     num_shards: int
     shard: Shard
     tiers: tuple[Tier, ...]
     prefix_dataset: bool
+    forgotten: tuple[Forgotten, ...] = ()
 
 
 def write_shard(task: ShardTask) -> Receipt:
@@ -65,7 +69,7 @@ def write_shard(task: ShardTask) -> Receipt:
         UsageError: if there is no room for them, or a raw file never rests.
         Anything but DataError: bad data is dead-lettered, the rest is a bug and stops the job.
     """
-    done = receipt.load(task.out, task.dataset.name, task.shard.index)
+    done = receipt.load(task.out, task.dataset.name, task.shard.index, task.into)
     if done is not None:
         return done
     for left in reversed(range(_ATTEMPTS)):
@@ -106,7 +110,7 @@ class _ShardWriter:
         self.mask = np.zeros(controls.NUM_SLOTS, bool)
         self.writers: dict[tuple[str, Tier], ArrayRecordWriter] = {}
         self.files: dict[str, list[Any]] = {}
-        self.planned = files.stamp(files.join(task.out, PLAN))
+        self.planned = files.stamp(files.join(task.into, PLAN))
         self.progress = Progress(task.out, task.dataset.name, task.shard.index)
 
     def open(self, stack: contextlib.ExitStack) -> None:
@@ -121,7 +125,7 @@ class _ShardWriter:
                     self.task.shard.index,
                     self.task.num_shards,
                 )
-                path = stack.enter_context(files.local_write(files.join(self.task.out, name)))
+                path = stack.enter_context(files.local_write(files.join(self.task.into, name)))
                 writer = ArrayRecordWriter(path, WRITER_OPTIONS)
                 stack.callback(self._close, writer, name, path)
                 self.writers[split, tier] = writer
@@ -158,6 +162,7 @@ class _ShardWriter:
                 raise DataError("an episode's id may not hold '@', which marks a view")
             if name in self.views:
                 raise DataError("an episode of this id was already read", stage="read")
+            self._refuse_forgotten(episode, unit)
             ready = list(
                 rows(
                     episode,
@@ -182,6 +187,16 @@ class _ShardWriter:
         for row in ready:
             self.write(row)
 
+    def _refuse_forgotten(self, episode: Episode, unit: Unit) -> None:
+        """Raises DataError, which is a declared loss, if the table is to be without the episode."""
+        root = self.dataset.root
+        uri = relative_uri(episode.source_uri, root) if episode.source_uri else unit.uri
+        licence = episode.license or self.source.INFO.license
+        for rule in self.task.forgotten:
+            uris = (uri, absolute_uri(uri, root))
+            if rule.matches(source=self.dataset.name, license=licence, uris=uris):
+                raise DataError(f"forgotten: {rule}", stage="forgotten", counts=False)
+
     def write(self, row: Row) -> None:
         """Appends one chunk to its split's file in every tier."""
         chunk = row.chunk
@@ -194,6 +209,7 @@ class _ShardWriter:
         self.index.append(
             {
                 "clipped": int(row.clipped.sum()),
+                "clipped_slots": clipped_slots(row.clipped),
                 "shard": self.task.shard.index,
                 "num_shards": self.task.num_shards,
                 "position": self.rows[chunk.split],
@@ -201,9 +217,7 @@ class _ShardWriter:
             }
             | index_fields(chunk)
         )
-        # the first frame of an episode has no motion behind it
-        after = slice(1, None) if chunk.is_first else slice(None)
-        self.statistics.add(chunk.controls[after], chunk.control_mask, row.clipped.sum(0))
+        self.statistics.add_chunk(chunk, row.clipped.sum(0))
         self.rows[chunk.split] += 1
         self.frames += chunk.num_frames
 
@@ -213,6 +227,7 @@ class _ShardWriter:
             {
                 "dataset": self.dataset.name,
                 "version": self.dataset.version,
+                "shard": self.task.shard.index,
                 "unit": unit.id,
                 "key": key,
                 "stage": error.stage,
@@ -226,10 +241,7 @@ class _ShardWriter:
     def finish(self) -> Receipt:
         """Writes the index part; the frames files are in place by now."""
         name = index_file(self.dataset.name, self.task.shard.index, self.task.num_shards)
-        table = pa.Table.from_pylist(self.index, INDEX_SCHEMA)
-        with files.local_write(files.join(self.task.out, name)) as path:
-            pq.write_table(table, path, compression="zstd")
-            self.files[name] = files.digest(path)
+        self.files[name] = write_index(self.index, files.join(self.task.into, name))
         return Receipt(
             dataset=self.dataset.name,
             shard=self.task.shard.index,
@@ -244,3 +256,17 @@ class _ShardWriter:
             texts=sorted({row["text"] for row in self.index}),
             slots=[int(i) for i in np.flatnonzero(self.mask)],
         )
+
+
+def write_index(rows: list[dict[str, Any]], path: str) -> list[Any]:
+    """Writes one part of the index; its size and digest."""
+    table = pa.Table.from_pylist(rows, INDEX_SCHEMA)
+    with files.local_write(path) as local:
+        pq.write_table(table, local, compression="zstd")
+        return files.digest(local)
+
+
+def clipped_slots(clipped: np.ndarray) -> list[tuple[str, int]]:
+    """int `[t, S]`, how often each frame's controls were clipped -> the index's column."""
+    counts = clipped.sum(0).tolist()
+    return [(controls.SLOTS[i].name, n) for i, n in enumerate(counts) if n]

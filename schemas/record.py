@@ -22,7 +22,7 @@ from schemas.controls import NUM_SLOTS
 from schemas.errors import DataError
 
 MAX_FRAMES = 16
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 def text_key(text: str) -> bytes:

@@ -6,38 +6,41 @@ OUT/
   plan.units.parquet            and with which raw data, unit by unit
   manifest.json                 written last: its presence is the commit
   index.parquet/                one part per shard, a row per chunk
+  shards.parquet                what each shard counted, so that a change recounts only its own
   dead_letters.parquet          what could not be used, and why
   frames-24x40/bridge/1.0.0/    bridge-train.array_record-00000-of-00012 … and the two
                                 JSON files that tensorflow-datasets wants
   frames-192x320/bridge/1.0.0/  the same rows in the same order at another resolution
   text/tiny-random/             keys-39.npy, embeddings-39.array_record-00000-of-00001
   _work/                        receipts of finished shards while a job runs; gone after the commit
+  _work/next/                   of a table that is changed: what will be moved to its place
 ```
 
 A dataset's shard k holds one file per split; a split without rows in that shard has an empty file.
 
 The text folders grow: `unisim embed` adds rows to an encoder's, or makes a second one's. Files have
 their number of rows in their names, so that a file with more rows is another file, and those that a
-manifest lists stay as they are until the next manifest is in its place. Rows never go away.
+manifest lists stay as they are until the next manifest is in its place. Only `unisim forget` takes
+rows away.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
+from collections.abc import Sequence
 from typing import Any
-
-import numpy as np
-import pyarrow as pa
 
 from schemas.embedding import Compute, EmbeddingDtype
 from schemas.errors import UsageError, did_you_mean
-from schemas.record import SCHEMA_VERSION, Chunk, Tier, features
+from schemas.record import SCHEMA_VERSION, Tier, features
 
 PLAN = "plan.json"
 PLAN_UNITS = "plan.units.parquet"
 MANIFEST = "manifest.json"
 INDEX = "index.parquet"
+SHARDS = "shards.parquet"
 DEAD_LETTERS = "dead_letters.parquet"
 WORK = "_work"
 FILE_TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
@@ -101,7 +104,7 @@ class EncoderInfo:
         dtype: of the stored rows, see `schemas.embedding`.
         compute: what the encoder computed in, "float32" or "bfloat16".
         shard_rows: rows of each shard, in order.
-        truncated: how many of the rows are of texts that were cut.
+        truncated: how many of the texts that were ever embedded here were cut.
     """
 
     name: str
@@ -141,74 +144,6 @@ def text_files(encoder: EncoderInfo) -> list[str]:
     return [text_keys(encoder.name, encoder.rows), *rows]
 
 
-INDEX_SCHEMA = pa.schema(
-    [
-        ("dataset", pa.string()),
-        ("version", pa.string()),
-        ("split", pa.string()),
-        ("episode_id", pa.string()),
-        ("step", pa.int64()),
-        ("text", pa.string()),
-        ("text_key", pa.binary(16)),
-        ("num_frames", pa.int32()),
-        ("start", pa.float32()),  # seconds since the episode's start, of the first frame
-        ("fps", pa.float32()),
-        ("is_first", pa.bool_()),
-        ("is_last", pa.bool_()),
-        ("clipped", pa.int32()),  # control values outside their slot's range or the source's bounds
-        ("overlap", pa.float32()),  # the least of its frames' known ones; null where none is
-        ("shard", pa.int32()),
-        ("num_shards", pa.int32()),
-        ("position", pa.int64()),  # in the split's file of that shard, the same in every tier
-        ("source_uri", pa.string()),
-        ("source_range", pa.string()),
-        ("license", pa.string()),
-        ("digests", pa.map_(pa.string(), pa.binary(16))),  # tier name -> BLAKE2b-128 of the record
-    ]
-)
-
-
-def index_fields(chunk: Chunk) -> dict[str, Any]:
-    """The columns of a chunk's index row that the chunk itself tells; the others are its place in
-    the table and the digests of its records."""
-    same = (
-        "dataset",
-        "split",
-        "episode_id",
-        "step",
-        "text",
-        "text_key",
-        "num_frames",
-        "is_first",
-        "is_last",
-        "source_uri",
-        "source_range",
-        "license",
-    )
-    known = chunk.overlap[~np.isnan(chunk.overlap)]
-    return {name: getattr(chunk, name) for name in same} | {
-        "version": chunk.source_version,
-        "fps": float(np.float32(chunk.fps)),
-        "start": float(chunk.times[0]) if chunk.num_frames else None,
-        "overlap": float(known.min()) if known.size else None,
-    }
-
-
-DEAD_LETTER_SCHEMA = pa.schema(
-    [
-        ("dataset", pa.string()),
-        ("version", pa.string()),
-        ("unit", pa.string()),
-        ("key", pa.string()),
-        ("stage", pa.string()),
-        ("reason", pa.string()),
-        ("source_uri", pa.string()),
-        ("source_range", pa.string()),
-        ("episodes", pa.int32()),  # lost, against the budget; 0 if the source itself declares it
-    ]
-)
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DatasetInfo:
     """One dataset of a table.
@@ -243,6 +178,37 @@ class DatasetInfo:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Forgotten:
+    """Records that were taken out of a table, and are kept out when it is changed again.
+
+    Attributes:
+        source, license, uri: what their passports had: the dataset's name, the licence, a prefix of
+            `source_uri` (relative as in the records, or below the path it was prepared from). Those
+            that are not None, all of them.
+        records: dataset -> how many.
+        before: hex BLAKE2b-128 of the manifest that listed them.
+    """
+
+    source: str | None = None
+    license: str | None = None
+    uri: str | None = None
+    records: dict[str, int] = dataclasses.field(default_factory=dict)
+    before: str = ""
+
+    def matches(self, *, source: str, license: str, uris: Sequence[str]) -> bool:
+        """Whether a record is one of them; `uris` are the ways to write its one."""
+        return (
+            self.source in (None, source)
+            and self.license in (None, license)
+            and (self.uri is None or any(uri.startswith(self.uri) for uri in uris))
+        )
+
+    def __str__(self) -> str:
+        given = {"source": self.source, "licence": self.license, "uri": self.uri}
+        return ", ".join(f"{name} {value}" for name, value in given.items() if value is not None)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Manifest:
     """What a table holds. It has no times and no machine names: equal tables, equal bytes.
 
@@ -254,6 +220,7 @@ class Manifest:
         encoders: what its texts are embedded by; the first is the table's own, which training
             takes where nothing else is said.
         files: path relative to the table -> [bytes, hex BLAKE2b-128].
+        forgotten: what `unisim forget` took out, the oldest first.
     """
 
     schema_version: int
@@ -262,6 +229,7 @@ class Manifest:
     datasets: list[DatasetInfo]
     encoders: tuple[EncoderInfo, ...]
     files: dict[str, list[Any]]
+    forgotten: tuple[Forgotten, ...] = ()
 
     def to_json(self) -> str:
         return dump_json(dataclasses.asdict(self))
@@ -277,9 +245,34 @@ class Manifest:
             f" encoder's); {did_you_mean(str(name), names)}"
         )
 
+    def digest(self) -> str:
+        """Hex BLAKE2b-128 of its JSON."""
+        return hashlib.blake2b(self.to_json().encode(), digest_size=16).hexdigest()
+
+    def with_encoder(
+        self, info: EncoderInfo, files: dict[str, list[Any]], before: EncoderInfo | None
+    ) -> Manifest:
+        """With an encoder's embeddings, in place of those that it had before.
+
+        Args:
+            files: those that are new, of all that `info` has.
+        """
+        encoders = {encoder.name: encoder for encoder in self.encoders} | {info.name: info}
+        known = self.files | files
+        old = set(text_files(before)) if before else set()
+        listed = {name: known[name] for name in self.files if name not in old}
+        listed |= {name: known[name] for name in text_files(info)}
+        return dataclasses.replace(
+            self, encoders=tuple(encoders.values()), files=dict(sorted(listed.items()))
+        )
+
+    def text_files(self) -> dict[str, list[Any]]:
+        """Those of `files` that hold embeddings."""
+        return {name: value for name, value in self.files.items() if name.startswith("text/")}
+
     def without_text(self) -> str:
         """The JSON of all but the embeddings: what stays the same when texts are added."""
-        kept = {name: value for name, value in self.files.items() if not name.startswith("text/")}
+        kept = {name: self.files[name] for name in self.files.keys() - self.text_files().keys()}
         return dataclasses.replace(self, encoders=(), files=kept).to_json()
 
     @classmethod
@@ -297,6 +290,7 @@ class Manifest:
                 | {
                     "datasets": [DatasetInfo(**d) for d in value["datasets"]],
                     "encoders": tuple(EncoderInfo.from_dict(e) for e in value["encoders"]),
+                    "forgotten": tuple(Forgotten(**f) for f in value["forgotten"]),
                 }
             )
         except (ValueError, KeyError, TypeError) as e:

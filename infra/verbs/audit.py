@@ -75,3 +75,17 @@ def print_losses(dataset) -> None:
     if dataset.losses:
         stages = sorted(dataset.losses.items(), key=lambda item: (-item[1], item[0]))
         print("  not kept: " + ", ".join(f"{count:,} {stage}" for stage, count in stages))
+
+
+def print_table(manifest) -> None:
+    """A line or two for each dataset, encoder and removal of a table that was made or changed."""
+    for d in manifest.datasets:
+        print(
+            f"{d.name:<24}{d.episodes:>8,} episodes {d.chunks:>9,} records {d.frames:>10,} frames"
+            f" {d.dead_letters:>6,} lost {d.declared_losses:>6,} declared losses"
+        )
+        print_losses(d)
+    for encoder in manifest.encoders:
+        print_encoder(encoder)
+    for rule in manifest.forgotten:
+        print(f"forgotten: {sum(rule.records.values()):,} records of {rule}")

@@ -40,9 +40,10 @@ class EmbedFlags(BeamFlags, EncoderFlags):
 def main(argv: list[str]) -> int:
     """Runs the verb."""
     flags, beam_flags = parse(EmbedFlags, "embed", DESCRIPTION, argv)
-    from pipelines import embed
+    from pipelines import change, embed
     from pipelines.job import load_manifest
 
+    change.finish(absolute(flags.data))
     load_manifest(flags.data)  # no table should not cost the hashing of 40 GB first
     encoder = flags.check()
     job = embed.make_job(

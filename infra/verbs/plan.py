@@ -22,9 +22,13 @@ UNEVEN = 1.3
 def main(argv: list[str]) -> int:
     """Runs the verb."""
     flags = tyro.cli(PlanFlags, args=argv, prog="unisim plan", description=DESCRIPTION)
-    from pipelines import plan
+    from pipelines import begin, plan, replan
 
     made = make_plan(flags)
+    if begin.complete(flags.out):
+        show(replan.grown(plan.Plan.load(flags.out), made, flags.out))
+        print(f"{flags.out}: a finished table; `unisim prepare` adds the sources that it has not")
+        return 0
     new = plan.save(made, flags.out)
     show(made)
     print(f"{flags.out}/plan.json {'written' if new else 'is this plan already'}")

@@ -15,16 +15,19 @@ from infra.verbs._flags import (
     parse,
     say,
 )
-from infra.verbs.audit import print_encoder, print_losses
+from infra.verbs.audit import print_table
 from schemas import UsageError
 
 DESCRIPTION = """Turn raw data into a table of (action in, video out) records.
 
 Plans (see `unisim plan`), then runs the Beam graph: locally with one process per core, or anywhere
 with --runner and that runner's own flags, which are passed on as they are. A killed run goes on
-where it was; a finished one is left alone. Examples:
+where it was; a finished one is left alone. With a --source that a finished table has not, that is
+added to it, and the shards that are there stay as they are. Examples:
 
   unisim prepare --source bridge=…/bridge_dataset/1.0.0 --out table
+  unisim prepare --source rt1=…/rt_1/0.1.0 --out table                 another source beside it
+  unisim prepare --out table --replay-dead-letters                     after the raw data was mended
   unisim prepare --source laion=shards --out gs://b/table --t5 gs://b/t5-v1_1-xxl \\
       --runner DataflowRunner --project P --region R --temp_location gs://b/tmp \\
       --sdk_container_image IMAGE
@@ -37,6 +40,10 @@ class PrepareFlags(BeamFlags, EncoderFlags, PlanFlags):
 
     error_budget: float = 0.01
     """Part of each source's episodes that may be lost before the run fails at its end."""
+
+    replay_dead_letters: bool = False
+    """Read the raw data of shards that have lost something again, as it is now; others stay. With
+    the flags of the run that lost it, or with --out alone."""
 
     profile: str | None = None
     """A file for where the workers' time went: seconds, calls and bytes of every stage, as JSON, in
@@ -51,29 +58,35 @@ def main(argv: list[str]) -> int:
     flags, beam_flags = parse(PrepareFlags, "prepare", DESCRIPTION, argv)
     if not 0 <= flags.error_budget <= 1:
         raise UsageError(f"--error-budget {flags.error_budget}: wanted 0 to 1")
-    from pipelines import files, plan
+    from pipelines import begin
     from pipelines.job import Job
-    from schemas.table import MANIFEST
 
     if flags.dry_run:
         _print_run(make_plan(flags), flags, beam_flags)
         return 0
     encoder = flags.check()
-    made = make_plan(flags)
-    plan.save(made, flags.out)
+    made = make_plan(flags) if flags.source or not flags.replay_dead_letters else None
+    out = absolute(flags.out)
+    if made is None or flags.replay_dead_letters:
+        changes = begin.replay(made, out)
+    else:
+        changes = begin.prepare(made, out)
     job = Job(
-        out=absolute(flags.out),
+        out=out,
         t5=flags.t5 and absolute(flags.t5),
         encoder=encoder,
         error_budget=flags.error_budget,
+        changes=bool(changes),
     )
-    begin = time.monotonic()
-    fresh = not files.exists(files.join(flags.out, MANIFEST))
-    if fresh:
-        say(f"embedding with {encoder.name}: {encoder.description}")
-        _run(job, made, flags, beam_flags)
-        _print_stages(job, made, flags.profile)
-    return _end(job, made, time.monotonic() - begin if fresh else 0.0)
+    start = time.monotonic()
+    if changes is None:
+        return _end(job, 0.0)
+    say(f"embedding with {encoder.name}: {encoder.description}")
+    _run(job, flags, beam_flags)
+    _print_stages(job, flags.profile)
+    if not _committed(job):
+        return _end_early(job)
+    return _end(job, time.monotonic() - start)
 
 
 def _print_run(made, flags: PrepareFlags, beam_flags: list[str]) -> None:
@@ -92,14 +105,16 @@ def _print_run(made, flags: PrepareFlags, beam_flags: list[str]) -> None:
                 print(f"--{name}" if each is True else f"--{name}={each}")
 
 
-def _run(job, made, flags: PrepareFlags, beam_flags: list[str]) -> None:
+def _run(job, flags: PrepareFlags, beam_flags: list[str]) -> None:
     """Runs the graph to its end, with a progress line."""
     from infra import runners
     from pipelines import prepare, receipt
     from pipelines.progress import FrameLine, TextLine
 
-    costs = made.costs()
-    done = receipt.load_all(job.out, list(costs))
+    plan = job.plan()
+    costs = plan.costs()
+    costs = {key: costs[key] for key in job.shards(plan)}
+    done = receipt.load_all(job.out, costs, job.into)
     if done:
         say(f"{len(done)} of {len(costs)} shards are done from before")
     for item in done:
@@ -115,7 +130,7 @@ def _run(job, made, flags: PrepareFlags, beam_flags: list[str]) -> None:
     )
 
 
-def _print_stages(job, made, profile: str | None) -> None:
+def _print_stages(job, profile: str | None) -> None:
     """Says where the workers' time went. The receipts that know it are there until the end; remote
     ones are a request each, and read only for a profile."""
     from pipelines import files, receipt
@@ -126,7 +141,7 @@ def _print_stages(job, made, profile: str | None) -> None:
         return
     total = Stages()
     by_dataset: dict[str, list] = {}
-    for item in receipt.load_all(job.out, list(made.costs())):
+    for item in receipt.load_all(job.out, job.shards(job.plan()), job.into):
         total.add(Stages(item.stages))
         by_dataset.setdefault(item.dataset, []).append({"shard": item.shard, **item.stages})
     say(str(total))
@@ -146,28 +161,43 @@ def _too_much(dataset, budget: float) -> str:
         )
     return (
         f"{lost} of {total} episodes could not be used, the budget is {budget:.1%}. The finished"
-        " shards are kept: mend the input, or run again with a larger --error-budget to commit them"
+        " shards are kept: mend the input and run again with --replay-dead-letters, or with a"
+        " larger --error-budget to commit them"
     )
 
 
-def _end(job, made, seconds: float) -> int:
-    """Says what the table holds; 1 if it was not committed for its losses."""
+def _committed(job) -> bool:
+    """Whether the job has come to its end; a change of a table is then put in its place."""
+    from pipelines import begin, change
+
+    return change.finish(job.out) if job.changes else begin.complete(job.out)
+
+
+def _end_early(job) -> int:
+    """Says why there is no table: 1 if for its losses."""
     from pipelines import commit, files, receipt
     from pipelines.job import load_manifest
-    from schemas.table import DEAD_LETTERS, MANIFEST
+    from schemas.table import DEAD_LETTERS
 
-    if not files.exists(files.join(job.out, MANIFEST)):
-        shards = list(made.costs())
-        done = receipt.load_all(job.out, shards)
-        if len(done) < len(shards):  # a template was written, or the runner does not wait
-            ended = f"{len(done)} of {len(shards)} shards are done"
-            print(f"{job.out}: {ended}, the job ends elsewhere")
-            return 0
-        datasets = commit.summarise(made, done)
-        for d in commit.over_budget(datasets, job.error_budget):
-            say(f"{d.name}: {_too_much(d, job.error_budget)}; see {job.out}/{DEAD_LETTERS}")
-        return 1
-    commit.tidy(job.out, job.encoder.name, "receipts", "progress")
+    plan = job.plan()
+    shards = job.shards(plan)
+    done = receipt.load_all(job.out, shards, job.into)
+    if len(done) < len(shards):  # a template was written, or the runner does not wait
+        print(f"{job.out}: {len(done)} of {len(shards)} shards are done, the job ends elsewhere")
+        return 0
+    before = load_manifest(job.out) if job.changes else None
+    datasets = commit.describe(plan, commit.group(plan, commit.together(job.out, before, done)))
+    for d in commit.over_budget(datasets, job.error_budget):
+        say(f"{d.name}: {_too_much(d, job.error_budget)}; see {files.join(job.into, DEAD_LETTERS)}")
+    return 1
+
+
+def _end(job, seconds: float) -> int:
+    """Says what the table holds."""
+    from pipelines import commit
+    from pipelines.job import load_manifest
+
+    commit.tidy(job.out, job.target().encoder.name, "receipts", "progress")
     manifest = load_manifest(job.out)
     if not any(encoder.same_rows(job.encoder) for encoder in manifest.encoders):
         names = ", ".join(encoder.name for encoder in manifest.encoders)
@@ -175,16 +205,10 @@ def _end(job, made, seconds: float) -> int:
             f"{job.out}: complete, with embeddings of {names}, not of {job.encoder.name};"
             " `unisim embed` with the same --t5 adds them"
         )
-    frames = sum(d.frames for d in manifest.datasets)
-    for d in manifest.datasets:
-        print(
-            f"{d.name:<24}{d.episodes:>8,} episodes {d.chunks:>9,} records {d.frames:>10,} frames"
-            f" {d.dead_letters:>6,} lost {d.declared_losses:>6,} declared losses"
-        )
-        print_losses(d)
-    for encoder in manifest.encoders:
-        print_encoder(encoder)
+    print_table(manifest)
     size = human(sum(size for size, _ in manifest.files.values()))
-    speed = f", {frames / seconds:,.0f} frames/s" if seconds else "; it was complete already"
+    made = sum(d.frames for d in manifest.datasets)
+    speed = f", {made / seconds:,.0f} frames/s" if seconds and not job.changes else ""
+    speed = speed if seconds else "; it was complete already"
     print(f"{job.out}: {size}, {len(manifest.files)} files{speed}")
     return 0

@@ -12,13 +12,13 @@ from pipelines import files
 from pipelines.audit.finding import Finding
 from pipelines.audit.opened import Opened
 from schemas import DataError, DatasetInfo, Tier, decode, mask_of
+from schemas.columns import index_fields
 from schemas.record import digest
 from schemas.table import (
     DEAD_LETTERS,
     MANIFEST,
     WORK,
     frames_file,
-    index_fields,
     text_dir,
 )
 from schemas.validate import violations

@@ -12,10 +12,9 @@ from array_record.python.array_record_module import ArrayRecordReader
 from pipelines import files
 from pipelines.job import load_manifest
 from schemas import DataError, DatasetInfo, Tier
+from schemas.columns import DEAD_LETTER_SCHEMA, INDEX_SCHEMA
 from schemas.table import (
-    DEAD_LETTER_SCHEMA,
     DEAD_LETTERS,
-    INDEX_SCHEMA,
     index_file,
 )
 

@@ -337,3 +337,51 @@ def write_embeddings(
     made = finish(target, results)
     files.delete_tree(target.work)
     return made
+
+
+def without(
+    out: str,
+    encoder: EncoderInfo,
+    keys: set[bytes],
+    into: str,
+    listed: Mapping[str, list[Any]],
+) -> tuple[EncoderInfo, dict[str, list[Any]]]:
+    """An encoder's embeddings without those of some keys: shards that have none of them stay.
+
+    Args:
+        out: the table.
+        into: the folder that gets the new files.
+        listed: the table's files, as its manifest has them.
+
+    Returns:
+        The encoder's info, and its files as the manifest lists them.
+    """
+    shards = len(encoder.shard_rows)
+    target = Target(out=out, encoder=encoder, num_shards=shards, before=encoder)
+    rows, content, left = [], {}, []
+    for shard, count in enumerate(encoder.shard_rows):
+        data = target.keys_before([shard])
+        old = [data[i : i + KEY_BYTES] for i in range(0, len(data), KEY_BYTES)]
+        kept = [key for key in old if key not in keys]
+        left += kept
+        rows.append(len(kept))
+        if kept and len(kept) == count:
+            content[target.file(shard, count)] = listed[target.file(shard, count)]
+        elif kept:
+            name = target.file(shard, len(kept))
+            with files.local_write(files.join(into, name)) as path:
+                writer = ArrayRecordWriter(path, table.WRITER_OPTIONS)
+                for key, record in zip(old, _rows_before(target, shard), strict=True):
+                    if key not in keys:
+                        writer.write(record)
+                writer.close()
+                content[name] = files.digest(path)
+    info = dataclasses.replace(encoder, shard_rows=tuple(rows))
+    name = table.text_keys(info.name, info.rows)
+    if info == encoder:
+        return info, content | {name: listed[name]}
+    with files.local_write(files.join(into, name)) as path:
+        array = np.frombuffer(b"".join(left), np.uint8).reshape(-1, KEY_BYTES)
+        with open(path, "wb") as f:
+            np.lib.format.write_array(f, array, version=(1, 0), allow_pickle=False)
+        return info, content | {name: files.digest(path)}

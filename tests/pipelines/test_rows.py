@@ -9,7 +9,7 @@ from pipelines.episode import Episode, Frame, SourceInfo, Unit
 from pipelines.plan import Dataset
 from pipelines.rows import rows
 from schemas import MAX_FRAMES, Tier, decode
-from schemas.table import INDEX_SCHEMA, index_fields
+from schemas.columns import INDEX_SCHEMA, index_fields
 
 TIER = Tier(4, 6, "raw")
 INFO = SourceInfo(
@@ -32,6 +32,7 @@ DATASET = Dataset(
     version=INFO.version,
     root="/nowhere",
     fps=None,
+    shard_mb=128.0,
     options={},
     splits=("train",),
     recipe="none",

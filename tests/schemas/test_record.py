@@ -18,7 +18,7 @@ from schemas import (
     mask_of,
     text_key,
 )
-from schemas.table import index_fields
+from schemas.columns import index_fields
 from schemas.validate import violations
 
 RAW = Tier(6, 10, "raw")

@@ -26,6 +26,7 @@ from schemas import (
     EncoderInfo,
     Manifest,
     Tier,
+    columns,
     discretise,
     encode,
     mask_of,
@@ -73,7 +74,7 @@ def write_fake_table(out: Path, seed: int = 0, spec: FakeSpec | None = None) -> 
     ]
     texts = {c.text for episode in moving[tiers[0]] + still[tiers[0]] for c in episode}
     encoder = _write_embeddings(out, sorted({"", *texts}), spec.width, seed)
-    pq.write_table(layout.DEAD_LETTER_SCHEMA.empty_table(), out / layout.DEAD_LETTERS)
+    pq.write_table(columns.DEAD_LETTER_SCHEMA.empty_table(), out / layout.DEAD_LETTERS)
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
         plan=digest(f"{seed} {spec}".encode()).hex(),
@@ -202,7 +203,7 @@ def _write_dataset(
             shard_rows[split].append(len(members[first]))
         path = out / layout.index_file(name, shard, shards)
         path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.Table.from_pylist(rows, layout.INDEX_SCHEMA), path)
+        pq.write_table(pa.Table.from_pylist(rows, columns.INDEX_SCHEMA), path)
     info = _info(name, next(iter(episodes.values())), shard_rows, shards)
     for tier in episodes:
         _write_tfds(out / layout.frames_dir(tier, name, _VERSION), info, tier)
@@ -228,7 +229,7 @@ def _write_tfds(folder: Path, info: DatasetInfo, tier: Tier) -> None:
 def _index_row(
     chunk: Chunk, shard: int, shards: int, position: int, digests: list[tuple[str, bytes]]
 ) -> dict:
-    return layout.index_fields(chunk) | {
+    return columns.index_fields(chunk) | {
         "clipped": 0,
         "shard": shard,
         "num_shards": shards,
