@@ -43,22 +43,21 @@ def commit(job: Job, receipts: Iterable[Receipt], embedded: Iterable[ShardResult
         return
     target = job.target()
     text = finish(target, embedded)
+    made = assemble(job.into, plan, datasets, by_dataset)
     if before is None:
-        content = text.files
         files.delete_temporaries(job.out)
-        _delete_unlisted_texts(job.out, content)
-    else:
-        content = before.with_encoder(text.info, text.files, target.before).text_files()
-    for name in (PLAN, PLAN_UNITS):
-        content[name] = _digest(job.into, name)
-    manifest = assemble(job.into, plan, by_dataset, content)
-    if before is None:
-        manifest = dataclasses.replace(manifest, encoders=(text.info,))
-        files.write(files.join(job.out, MANIFEST), manifest.to_json().encode())
-    else:
-        encoders = before.with_encoder(text.info, text.files, target.before).encoders
-        manifest = dataclasses.replace(manifest, encoders=encoders, forgotten=before.forgotten)
-        change.decide(job.out, before, manifest)
+        _delete_unlisted_texts(job.out, text.files)
+        made = made.with_encoder(text.info, text.files, None)
+        files.write(files.join(job.out, MANIFEST), made.to_json().encode())
+        return
+    texts = before.with_encoder(text.info, text.files, target.before)
+    made = dataclasses.replace(
+        made,
+        encoders=texts.encoders,
+        files=dict(sorted((made.files | texts.text_files()).items())),
+        forgotten=before.forgotten,
+    )
+    change.decide(job.out, before, made)
 
 
 def together(
@@ -70,18 +69,16 @@ def together(
 
 
 def assemble(
-    into: str,
-    plan: Plan,
-    by_dataset: dict[str, list[Receipt]],
-    content: dict[str, list[Any]],
+    into: str, plan: Plan, datasets: list[DatasetInfo], by_dataset: dict[str, list[Receipt]]
 ) -> Manifest:
-    """Writes what stands above the shards; the manifest of all, without encoders.
+    """Writes what stands above the shards; the manifest of all but the embeddings.
 
     Args:
-        content: other files of the table, as the manifest lists them.
+        into: where the plan's files are too.
+        datasets: as `describe` has them.
     """
-    datasets = describe(plan, by_dataset)
-    content = content | counted.save(chain.from_iterable(by_dataset.values()), into)
+    content = counted.save(chain.from_iterable(by_dataset.values()), into)
+    content |= {name: _digest(into, name) for name in (PLAN, PLAN_UNITS)}
     for dataset in datasets:
         for receipt in by_dataset[dataset.name]:
             content |= receipt.files

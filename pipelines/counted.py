@@ -14,12 +14,7 @@ from pipelines import files
 from pipelines.receipt import Receipt, SlotStatistics
 from schemas import Manifest, Tier, UsageError
 from schemas.columns import DEAD_LETTER_SCHEMA, SHARDS_SCHEMA
-from schemas.table import (
-    DEAD_LETTERS,
-    SHARDS,
-    frames_file,
-    index_file,
-)
+from schemas.table import DEAD_LETTERS, SHARDS, frames_file, index_file
 
 _STATISTICS = [field.name for field in dataclasses.fields(SlotStatistics)]
 

@@ -20,7 +20,7 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 
 from pipelines import change, counted, files, plan, receipt
 from pipelines.change import Change
-from pipelines.commit import assemble, group, together
+from pipelines.commit import assemble, describe, group, together
 from pipelines.job import load_manifest
 from pipelines.plan import Plan
 from pipelines.progress import clock
@@ -29,14 +29,7 @@ from pipelines.text.table import without
 from pipelines.write import write_index
 from schemas import Manifest, Tier, UsageError, controls, decode, text_key
 from schemas.errors import did_you_mean
-from schemas.table import (
-    PLAN,
-    PLAN_UNITS,
-    WRITER_OPTIONS,
-    Forgotten,
-    frames_file,
-    index_file,
-)
+from schemas.table import WRITER_OPTIONS, Forgotten, frames_file, index_file
 
 _READ = 64  # records at a time
 
@@ -252,12 +245,8 @@ def commit(job: ForgetJob, receipts: Iterable[Receipt]) -> None:
     known = {(r.dataset, r.shard): r.dead_letters for r in counted.load(job.out, before)}
     rewritten = [dataclasses.replace(r, dead_letters=known[r.dataset, r.shard]) for r in receipts]
     by_dataset = group(made, together(job.out, before, rewritten))
-    content = {}
     plan.write(made, into)
-    for name in (PLAN, PLAN_UNITS):
-        with files.local_copy(files.join(into, name)) as local:
-            content[name] = files.digest(local)
-    manifest = assemble(into, made, by_dataset, content)
+    manifest = assemble(into, made, describe(made, by_dataset), by_dataset)
     gone = _texts_gone(job, before, by_dataset)
     encoders = []
     for encoder in before.encoders:

@@ -27,13 +27,7 @@ from pipelines.watch import Changed, watched
 from schemas import DataError, Tier, UsageError, controls
 from schemas.columns import INDEX_SCHEMA, index_fields
 from schemas.record import digest
-from schemas.table import (
-    PLAN,
-    WRITER_OPTIONS,
-    Forgotten,
-    frames_file,
-    index_file,
-)
+from schemas.table import PLAN, WRITER_OPTIONS, Forgotten, frames_file, index_file
 
 _ATTEMPTS = 3
 

@@ -14,13 +14,7 @@ from pipelines.audit.opened import Opened
 from schemas import DataError, DatasetInfo, Tier, decode, mask_of
 from schemas.columns import index_fields
 from schemas.record import digest
-from schemas.table import (
-    DEAD_LETTERS,
-    MANIFEST,
-    WORK,
-    frames_file,
-    text_dir,
-)
+from schemas.table import DEAD_LETTERS, MANIFEST, WORK, frames_file, text_dir
 from schemas.validate import violations
 
 Tick = Callable[[int], None]
@@ -28,7 +22,7 @@ Tick = Callable[[int], None]
 
 def check_files(table: Opened) -> Iterator[Finding]:
     """Every file has the manifest's size and digest; no file is there that it does not name, but
-    for those of an `embed` that is under way or was cut short."""
+    for those of an `embed` or a change that is under way or was cut short."""
     there = set(table.listing())
     for name, (size, wanted) in table.manifest.files.items():
         if name not in there:

@@ -13,10 +13,7 @@ from pipelines import files
 from pipelines.job import load_manifest
 from schemas import DataError, DatasetInfo, Tier
 from schemas.columns import DEAD_LETTER_SCHEMA, INDEX_SCHEMA
-from schemas.table import (
-    DEAD_LETTERS,
-    index_file,
-)
+from schemas.table import DEAD_LETTERS, index_file
 
 _BATCH = 64
 

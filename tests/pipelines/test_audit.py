@@ -13,9 +13,7 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 from pipelines.audit import Opened, audit
 from schemas import Tier, decode, encode
 from schemas.columns import DEAD_LETTER_SCHEMA, INDEX_SCHEMA
-from schemas.table import (
-    WRITER_OPTIONS,
-)
+from schemas.table import WRITER_OPTIONS
 from tests.command import unisim
 
 

@@ -13,12 +13,7 @@ import pyarrow.dataset
 from schemas import Chunk, DataError, Manifest, Tier, UsageError, decode, did_you_mean
 from schemas.columns import INDEX_SCHEMA
 from schemas.record import digest
-from schemas.table import (
-    MANIFEST,
-    SPLITS,
-    frames_file,
-    index_file,
-)
+from schemas.table import MANIFEST, SPLITS, frames_file, index_file
 from trainer.data import files
 from trainer.data.records import Records
 
