@@ -3,9 +3,10 @@
 A table's texts are spread over shards by ranges of their keys, so shards can be made anywhere, in
 any order, and stand one after another sorted. The layout is `schemas.table.text_dir`'s.
 
-Texts are only ever added. A shard that gets more is written anew from its old rows and the new
-ones, under a name of its own (its number of rows), so nothing that the manifest lists is touched
-until the next manifest is there. A finished shard leaves its keys and a receipt below `_work`.
+Texts are added; only `without`, for `unisim forget`, takes some away. A shard that gets more
+is written anew from its old rows and the new ones, under a name of its own (its number of rows), so
+nothing that the manifest lists is touched until the next manifest is there. A finished shard leaves
+its keys and a receipt below `_work`.
 """
 
 from __future__ import annotations
