@@ -12,7 +12,7 @@ from pipelines.episode import Episode, Fit, Frame, Shrinkable, SourceInfo, Unit,
 from pipelines.ops.action_text import controls_text
 from pipelines.ops.chunk import chunks
 from pipelines.ops.controls import compose
-from pipelines.ops.images import encode_jpeg, resize, shrink_to
+from pipelines.ops.images import encode_jpeg, resize_each, shrink_to
 from pipelines.ops.labels import clean_text
 from pipelines.ops.resample import resample
 from pipelines.ops.unify import Step, mask_of_controls, unify
@@ -120,16 +120,17 @@ def _wire(
 ) -> dict[Tier, bytes]:
     """The chunk's wire form at each tier, from one decode of its frames."""
     images: dict[Tier, list[Any]] = {tier: [] for tier in tiers}
-    shrink = shrink_to([(tier.height, tier.width) for tier in tiers], fit)
+    sizes = [(tier.height, tier.width) for tier in tiers]
+    shrink = shrink_to(sizes, fit)
     for frame in frames:
         decode = frame.image
         with stages.timed("decode") as stage:
             image = decode.shrunk(shrink) if isinstance(decode, Shrinkable) else decode()
             stage.bytes += image.nbytes
         with stages.timed("resize"):
-            small = {tier: resize(image, tier.height, tier.width, fit) for tier in tiers}
+            small = resize_each(image, sizes, fit)
         with stages.timed("encode"):
-            for tier, pixels in small.items():
+            for tier, pixels in zip(tiers, small, strict=True):
                 images[tier].append(pixels if tier.encoding == "raw" else encode_jpeg(pixels))
     with stages.timed("encode") as stage:
         result = {tier: _record(chunk, items, tier) for tier, items in images.items()}

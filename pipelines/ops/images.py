@@ -9,12 +9,16 @@ from fractions import Fraction
 
 import cv2
 import numpy as np
+import simplejpeg
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from pipelines.episode import Fit, Shrink
 from schemas import DataError
 
 _FORMATS = ("JPEG", "PNG", "WEBP")
+_PLAIN = b"\xff\xd8\xff"  # how a JPEG begins
+_TURNED = b"Exif\0"  # and what one has that may be turned
+_COLOURS = ("YCbCr", "Gray")
 _PNG_END = b"IEND\xaeB`\x82"
 _BAND = 256  # rows
 _SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations
@@ -79,7 +83,8 @@ def decode_image(
 
     Grey, palette, CMYK and 16-bit images are converted (16 bits keep their high byte), what is
     transparent shows white as on a web page, EXIF orientation is applied, and of an animation the
-    first frame is taken. Colour profiles are not applied.
+    first frame is taken. Colour profiles are not applied. Plain JPEGs go straight to libjpeg-turbo,
+    which Pillow has too: whatever it minds is Pillow's to judge.
 
     Args:
         data: the file's bytes, untrusted.
@@ -90,6 +95,29 @@ def decode_image(
     Raises:
         DataError: with stage "decode", whatever is wrong with the bytes; also if they end early.
     """
+    pixels = _plain_jpeg(data, max_pixels, shrink)
+    return _by_pillow(data, max_pixels, shrink) if pixels is None else pixels
+
+
+def _plain_jpeg(data: bytes, max_pixels: int, shrink: Shrink | None) -> np.ndarray | None:
+    """The pixels of a JPEG that is upright, whole, and wanted at more than half its size; None of
+    any other image."""
+    if not data.startswith(_PLAIN) or _TURNED in data:
+        return None
+    try:
+        found_height, found_width, colours, _ = simplejpeg.decode_jpeg_header(data)
+        height, width = int(found_height), int(found_width)
+        least = shrink(height, width) if shrink else (height, width)
+        halved = 2 * (2 * least[0]) <= height and 2 * (2 * least[1]) <= width
+        if height * width > max_pixels or colours not in _COLOURS or halved:
+            return None
+        return simplejpeg.decode_jpeg(data, "RGB")
+    except ValueError:  # what libjpeg warns of is one too
+        return None
+
+
+def _by_pillow(data: bytes, max_pixels: int, shrink: Shrink | None) -> np.ndarray:
+    """As `decode_image`, of any image."""
     # Pillow's parsers raise whatever their arithmetic runs into on hostile bytes (struct.error,
     # SyntaxError, IndexError, zlib.error …), and only Pillow runs inside: all of it is bad data
     try:
@@ -119,9 +147,9 @@ def decode_image(
 
 def encode_jpeg(image: np.ndarray, quality: int = 95) -> bytes:
     """The JPEG of uint8 `[H, W, 3]` RGB, chroma at half resolution; equal pixels, equal bytes."""
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "JPEG", quality=quality, subsampling="4:2:0")
-    return buffer.getvalue()
+    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return data.tobytes()
 
 
 def resize(image: np.ndarray, height: int, width: int, fit: Fit) -> np.ndarray:
@@ -139,10 +167,28 @@ def resize(image: np.ndarray, height: int, width: int, fit: Fit) -> np.ndarray:
     h, w = image.shape[:2]
     smaller = (min(w, width), min(h, height))
     if smaller != (w, h):
-        image = cv2.resize(image, smaller, interpolation=cv2.INTER_AREA)
+        image = _average(image, *smaller)
     if smaller != (width, height):
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR_EXACT)
     return np.ascontiguousarray(image)
+
+
+def resize_each(image: np.ndarray, sizes: Sequence[tuple[int, int]], fit: Fit) -> list[np.ndarray]:
+    """`resize` to each (height, width): one that divides another is averaged from that one, which
+    is the same but for a rounding."""
+    found: dict[tuple[int, int], np.ndarray] = {}
+    for height, width in sorted(set(sizes), reverse=True):
+        larger = (size for size in found if _nested((height, width), size, image, fit))
+        found[height, width] = resize(found.get(next(larger, (0, 0)), image), height, width, fit)
+    return [found[size] for size in sizes]
+
+
+def _nested(size: tuple[int, int], of: tuple[int, int], image: np.ndarray, fit: Fit) -> bool:
+    """Whether each pixel at `size` is some whole pixels at `of`, which are averages."""
+    shrunk = of[0] <= image.shape[0] and of[1] <= image.shape[1]
+    whole = of[0] % size[0] == 0 and of[1] % size[1] == 0
+    same_box = fit == "stretch" or of[0] * size[1] == of[1] * size[0]
+    return shrunk and whole and same_box
 
 
 def is_black(image: np.ndarray, threshold: int = 8) -> bool:
@@ -152,6 +198,22 @@ def is_black(image: np.ndarray, threshold: int = 8) -> bool:
     what a JPEG's rounding can make of black.
     """
     return bool(image.max(initial=0) <= threshold)
+
+
+def _average(image: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Averages over areas. Rows that shrink n + 1 to n, as robots' 256 to 192, are two by two."""
+    h, w = image.shape[:2]
+    by = h - height
+    n = height // by if by else 0
+    if width != w or n * by != height or not 0 < n < 9:
+        return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    rows = image.reshape(by, n + 1, -1)
+    result = np.empty((by, n, rows.shape[2]), np.uint8)
+    for i in range(n):
+        of_next = (i + 1) / (n + 1)
+        pair = rows[:, i], 1 - of_next, rows[:, i + 1], of_next
+        cv2.addWeighted(*pair, 0, dst=result[:, i])
+    return result.reshape(height, width, 3)
 
 
 def _pixels(image: Image.Image) -> np.ndarray:
