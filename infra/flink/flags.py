@@ -8,6 +8,7 @@ from pathlib import Path
 
 from apache_beam.options.pipeline_options import (
     FlinkRunnerOptions,
+    GoogleCloudOptions,
     PipelineOptions,
     PortableOptions,
 )
@@ -17,9 +18,9 @@ from infra.flink.cluster import slots
 from schemas import UsageError
 
 
-def complete(given: list[str]) -> list[str]:
+def complete(given: list[str], name: str) -> list[str]:
     """The flags with what is missing: worker processes of this interpreter, started by each
-    TaskManager, on all the slots of the cluster.
+    TaskManager, on all the slots of the cluster; a name by which the job is known there.
 
     Raises:
         UsageError: if the cluster does not answer.
@@ -34,6 +35,8 @@ def complete(given: list[str]) -> list[str]:
         if not found:
             raise UsageError(f"--flink_master {flink.flink_master}: no TaskManager answers there")
         flags.append(f"--parallelism={found}")
+    if not options.view_as(GoogleCloudOptions).job_name:  # where Beam has that flag
+        flags.append(f"--job_name={name}")
     return flags
 
 
