@@ -52,6 +52,10 @@ def run(
     with Reporter(lines(counters)) as reporter:
         for _ in range(_ATTEMPTS):
             chosen, options = pipeline_options(runner, workers, shards, beam_flags, name)
+            if runner == "FlinkRunner":
+                from infra.flink import jobs
+
+                jobs.cancel_earlier(options, name)
             pipeline = _pipeline(chosen, options)
             build(pipeline)
             reporter.begin()
