@@ -41,29 +41,31 @@ def on(cluster: Cluster) -> list[object]:
     return ["--runner", "FlinkRunner", master, f"--flink_job_server_jar={jar}"]
 
 
-@needs_flink
-def test_the_demo_corpus_gives_the_local_table(cluster, tmp_path):
-    corpus = write_corpus(tmp_path / "corpus", episodes=40)
-    given = [text for name, path in corpus.items() for text in ("--source", f"{name}={path}")]
-    given += ["--shard-mb", "0.5"]
-    unisim("prepare", *given, "--out", tmp_path / "local")
-    unisim("prepare", *given, "--out", tmp_path / "flink", *on(cluster))
-    assert files_of(tmp_path / "flink") == files_of(tmp_path / "local")
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Three sources, the real Bridge sample among them: some seconds of work."""
+    corpus = write_corpus(tmp_path_factory.mktemp("corpus"), episodes=2)
+    corpus["bridge"] = sample(BRIDGE)
+    sources = [text for name, path in corpus.items() for text in ("--source", f"{name}={path}")]
+    return [*sources, "--shard-mb", "0.3", "--tier", "24x40:raw", "--tier", "192x320:jpeg"]
 
 
 @pytest.fixture(scope="module")
-def bridge(tmp_path_factory) -> tuple[list[object], dict[str, bytes]]:
-    """Flags for some seconds of work, and the local run's table."""
-    given = ["--source", f"bridge={sample(BRIDGE)}", "--shard-mb", "0.3"]
-    given += ["--tier", "24x40:raw", "--tier", "192x320:jpeg"]
+def local(given: list[str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The local run's table."""
     out = tmp_path_factory.mktemp("local") / "table"
     unisim("prepare", *given, "--out", out)
-    return given, files_of(out)
+    return files_of(out)
 
 
 @needs_flink
-def test_a_task_manager_killed_in_mid_shard_changes_nothing(cluster, bridge, tmp_path):
-    given, local = bridge
+def test_undisturbed_it_gives_the_local_table(cluster, given, local, tmp_path):
+    unisim("prepare", *given, "--out", tmp_path / "flink", *on(cluster))
+    assert files_of(tmp_path / "flink") == local
+
+
+@needs_flink
+def test_a_task_manager_killed_in_mid_shard_changes_nothing(cluster, given, local, tmp_path):
     out = tmp_path / "flink"
     with Terminal("prepare", *given, "--out", out, *on(cluster)) as job:
         manager, workers = writing(cluster, out, job)
@@ -76,8 +78,7 @@ def test_a_task_manager_killed_in_mid_shard_changes_nothing(cluster, bridge, tmp
 
 
 @needs_flink
-def test_a_killed_launcher_leaves_a_job_that_the_next_one_ends(cluster, bridge, tmp_path):
-    given, local = bridge
+def test_a_killed_launcher_leaves_a_job_that_the_next_one_ends(cluster, given, local, tmp_path):
     out = tmp_path / "flink"
     with Terminal("prepare", *given, "--out", out, *on(cluster)) as job:
         _, workers = writing(cluster, out, job)
