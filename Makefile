@@ -16,7 +16,7 @@ help:
 	@echo "make bench   speed and quality beside public libraries, in an environment of theirs (40 minutes;"
 	@echo "             BENCH=panorama, BENCH=text or BENCH=decode for one part)"
 	@echo "make lerobot a dataset written by the lerobot library, in an environment of its own, read back"
-	@echo "make test-flink  the same tables on a Flink cluster, a TaskManager killed (Java, Maven; 4 minutes)"
+	@echo "make test-flink  the same tables on a Flink cluster, processes of it killed (Java, Maven; 4 minutes)"
 	@echo "make test-prism  the same table on Beam's Prism runner, built here (Go; 5 minutes the first time)"
 	@echo "make pages   pipelines/sources/README.md, from the sources themselves"
 	@echo "make lock    resolve requirements.lock anew from pyproject.toml"
@@ -64,7 +64,7 @@ flink-jars: setup
 	$(VENV)/bin/python -m infra.flink.jars
 
 test-flink: flink-jars
-	UNISIM_FLINK=1 $(VENV)/bin/python -m pytest tests/infra/test_flink.py
+	UNISIM_FLINK=1 $(VENV)/bin/python -m pytest tests/infra/test_flink.py tests/infra/test_flink_jars.py
 
 # Built into build/prism from its Go module.
 prism: setup

@@ -23,8 +23,8 @@ from pipelines.change import Change
 from pipelines.commit import assemble, describe, group, together
 from pipelines.job import load_manifest
 from pipelines.plan import Plan
-from pipelines.progress import clock
 from pipelines.receipt import Receipt, SlotStatistics
+from pipelines.tally import Tally
 from pipelines.text.table import without
 from pipelines.write import write_index
 from schemas import Manifest, Tier, UsageError, controls, decode, text_key
@@ -123,6 +123,27 @@ def build(root: beam.Pipeline, job: ForgetJob) -> None:
     _ = once | "Commit" >> beam.Map(commit, AsList(receipts))
 
 
+def costs(out: str, asked: Change) -> dict[tuple[str, int], int]:
+    """(dataset, shard) -> bytes of its files, of those that are written again."""
+    manifest = load_manifest(out)
+    return {
+        (name, shard): _cost(manifest, name, shard)
+        for name, shards in asked.shards.items()
+        for shard in shards
+    }
+
+
+def _cost(manifest: Manifest, dataset: str, shard: int) -> int:
+    info = next(d for d in manifest.datasets if d.name == dataset)
+    return sum(
+        manifest.files[
+            frames_file(Tier.parse(tier), dataset, info.version, split, shard, info.num_shards)
+        ][0]
+        for tier in manifest.tiers
+        for split in info.shard_rows
+    )
+
+
 def _tasks(job: ForgetJob) -> Iterator[_Task]:
     roots = {dataset.name: dataset.root for dataset in Plan.load(job.out).datasets}
     current = Change.load(job.out)
@@ -134,10 +155,16 @@ def _tasks(job: ForgetJob) -> Iterator[_Task]:
 def _rewrite(task: _Task) -> Receipt:
     """Writes a shard's files without what is to go, or finds them done."""
     into = change.folder(task.out)
-    done = receipt.load(task.out, task.dataset, task.shard, into)
-    if done is not None:
-        return done
     manifest = load_manifest(task.out)
+    cost = _cost(manifest, task.dataset, task.shard)
+    done = receipt.load(task.out, task.dataset, task.shard, into)
+    with Tally(task.out, task.dataset, task.shard, found=done is not None) as tally:
+        result = done or _written(task, manifest, into)
+        tally.whole(result, cost)
+    return result
+
+
+def _written(task: _Task, manifest: Manifest, into: str) -> Receipt:
     info = next(d for d in manifest.datasets if d.name == task.dataset)
     of_index = index_file(task.dataset, task.shard, info.num_shards)
     rows = _index(task.out, task.dataset, task.shard, info.num_shards)
@@ -287,22 +314,3 @@ def _texts_gone(
 
 def _texts(folder: str, dataset: str, shard: int, num_shards: int) -> set[str]:
     return {row["text"] for row in _index(folder, dataset, shard, num_shards, ["text"])}
-
-
-class Line:
-    """A line of progress: `forget  43%  12/40 shards`."""
-
-    def __init__(self, job: ForgetJob, asked: Change):
-        self._paths = [
-            receipt.path_of(job.out, name, shard)
-            for name, shards in asked.shards.items()
-            for shard in shards
-        ]
-        self._local = files.is_local(job.out)
-
-    def __call__(self, seconds: float) -> str:
-        if not (self._local and self._paths):
-            return ""
-        done, total = sum(map(files.exists, self._paths)), len(self._paths)
-        left = clock(seconds * (total - done) / done) if done else "?"
-        return f"forget {done / total:4.0%}  {done}/{total} shards  {left} left"

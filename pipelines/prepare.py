@@ -74,12 +74,6 @@ def _tasks(job: Job) -> Iterator[ShardTask]:
 
 def _write(task: ShardTask) -> Receipt:
     receipt = write_shard(task)
-    for name, value in (
-        ("episodes", receipt.episodes),
-        ("frames", receipt.frames),
-        ("dead_letters", len(receipt.dead_letters)),
-    ):
-        Metrics.counter(task.dataset.name, name).inc(value)
     for name, stage in Stages(receipt.stages).by_name.items():
         Metrics.distribution(task.dataset.name, f"{name}_ms").update(int(1000 * stage.seconds))
         Metrics.counter(task.dataset.name, f"{name}_bytes").inc(stage.bytes)

@@ -1,224 +1,190 @@
-"""How far a job is: workers leave small notes, the launcher adds them up and prints one line."""
+"""The lines of progress that the launcher prints while a job runs."""
 
 from __future__ import annotations
 
 import itertools
-import json
-import os
+import shutil
 import sys
 import threading
 import time
-import uuid
-from collections.abc import Callable
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Sequence
 
-from pipelines import files
-from pipelines.episode import Unit
-from schemas.table import WORK
+from pipelines.reading import Reading, Source, complaint
 
-_EVERY = 1.0
-_WIDTH = 90  # of a line, to cover the one before it
-_TOTAL = "texts.json"
-_DONE = "texts-*.json"
+_LIVE = 0.5
+_SOON, _THEN = 5.0, 30.0  # a log has its first line soon, and then one now and then
+_PATIENCE = 10.0  # with the last reading
 
 
-class Note(NamedTuple):
-    """What a worker has done of a shard: bytes, frames written, episodes lost."""
+class Line:
+    """What is said of one stage of a job. It is read in one thread and said in another.
 
-    cost: int = 0
-    frames: int = 0
-    lost: int = 0
-
-
-class Progress:
-    """A worker's note of how much of its shard is done, renewed once a second.
-
-    Notes are only kept where the table is on a local path; elsewhere the runner shows progress.
+    Args:
+        source: how far the stage is.
     """
 
-    def __init__(self, out: str, dataset: str, shard: int):
-        self._path = Path(out, WORK, "progress", _name(dataset, shard))
-        self._on = files.is_local(out)
-        self._finished = 0
-        self._in_unit = 0
-        self._last = 0.0
+    def __init__(self, source: Source):
+        self.source = source
+        self._begin: float | None = None
+        self._read = (Reading(0, 0), 0.0)  # and when
 
-    def step(self, unit: Unit, frames: int, lost: int) -> None:
-        """One more episode of `unit` is done; so many frames are written, episodes lost by now."""
-        self._in_unit += 1
-        share = min(1.0, self._in_unit / max(unit.episodes, 1))
-        self._note(Note(self._finished + int(unit.cost * share), frames, lost))
+    def read(self, seconds: float) -> None:
+        """Reads its source anew.
 
-    def finish(self, unit: Unit, frames: int, lost: int) -> None:
-        """All of `unit` is done."""
-        self._finished += unit.cost
-        self._in_unit = 0
-        self._note(Note(self._finished, frames, lost), every=0.2 * _EVERY)
+        Args:
+            seconds: since the job began.
+        """
+        now, (before, _) = self.source.read(), self._read
+        if self._begin is None and now.total:
+            self._begin = seconds
+        if not now.total or now.done < now.total or before != now:  # the end is when it was reached
+            self._read = (now, seconds)
 
-    def _note(self, note: Note, every: float = _EVERY) -> None:
-        now = time.monotonic()
-        if not self._on or now - self._last < every:
-            return
-        self._last = now
-        files.write(str(self._path), json.dumps(note).encode())
+    def text(self, seconds: float) -> str:
+        """The line; empty while there is nothing to say."""
+        raise NotImplementedError
 
 
-class TextNote:
-    """A worker's note of how many texts it has embedded, renewed twice a second at most."""
+class ShardLine(Line):
+    """`prepare  43%  12/40 shards  1,200 frames/s  12.1 MB/s  3 dead letters  0:21 left`.
 
-    def __init__(self, folder: str):
-        self._path = files.join(folder, _DONE.replace("*", uuid.uuid4().hex))
-        self._on = files.is_local(folder)
-        self._lock = threading.Lock()
-        self._done = 0
-        self._last = 0.0
+    Args:
+        verb: its first word.
+        source: of shards.
+        shards: how many there are to do.
+    """
 
-    def add(self, texts: int) -> None:
-        """So many more texts are done."""
-        with self._lock:
-            self._done += texts
-            now = time.monotonic()
-            if self._on and now - self._last >= 0.5 * _EVERY:
-                self._last = now
-                files.write(self._path, json.dumps(self._done).encode())
+    def __init__(self, verb: str, source: Source, shards: int):
+        super().__init__(source)
+        self._verb, self._shards = verb, shards
+
+    def text(self, seconds: float) -> str:
+        (done, total, counts), at = self._read
+        if not done:
+            return ""
+        passed = max(at, 1e-3)
+        return (
+            f"{self._verb} {done / total:4.0%}  {counts.shards:,}/{self._shards:,} shards"
+            f"  {counts.frames / passed:,.0f} frames/s  {done / passed / 1e6:.1f} MB/s"
+            f"  {counts.dead_letters:,} dead letters"
+            f"  {_left(done, total, passed, seconds - at)} left"
+        )
 
 
-def note_texts(folder: str, total: int) -> None:
-    """Notes how many texts there are to embed."""
-    if files.is_local(folder):
-        files.write(files.join(folder, _TOTAL), json.dumps(total).encode())
+class TextLine(Line):
+    """`embed  43%  120 texts/s  0:21 left`."""
+
+    def text(self, seconds: float) -> str:
+        (done, total, _), at = self._read
+        if not total:
+            return ""
+        if not done:
+            return f"embed   0%  of {total:,} texts, loading the encoder"
+        passed = max(at - (self._begin or 0.0), 0.5)
+        line = f"embed {done / total:4.0%}  {done / passed:8,.1f} texts/s"
+        return f"{line}  {_left(done, total, passed, seconds - at)} left"
+
+
+def _left(done: int, total: int, passed: float, since: float) -> str:
+    """As `clock` has it: what took so long for a part, less what has gone since that was seen."""
+    return clock(max(0.0, passed * (total - done) / done - since))
 
 
 class Reporter:
-    """Prints one line of progress now and then while a block runs.
+    """Prints a line of progress now and then while a block runs, and the last ones at its end.
+
+    On a terminal the line of the last stage that has something to say is rewritten. Sources are
+    read in a thread of its own that nobody waits for, as a server may not answer.
 
     Args:
-        lines: each says how far one stage of the job is, given the seconds since the job began;
-            the last one that has something to say is printed.
+        lines: one for each stage of the job, in order.
+        first, every: seconds until the first line, and between two, where stderr is no terminal.
     """
 
-    def __init__(self, *lines: Callable[[float], str]):
+    def __init__(self, lines: Sequence[Line], *, first: float = _SOON, every: float = _THEN):
         self._lines = lines
+        self._waits = itertools.chain([first], itertools.repeat(every))
+        self._begin = time.monotonic()
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._live = sys.stderr.isatty()
+        self._width = 0  # of what is on the terminal's line
+        self._said = False
+        self._errors = [0] * len(lines)
+        self._reading = threading.Lock()
+        self._threads = [
+            threading.Thread(name=run.__name__, target=run, daemon=True)
+            for run in (self._read, self._print)
+        ]
 
     def __enter__(self) -> Reporter:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._stop.set()
-        self._thread.join()
+        self._threads[1].join()
+        if kind is None and self._said:
+            last = threading.Thread(target=self._read_once, daemon=True)
+            last.start()
+            last.join(_PATIENCE)
+            for text in self._texts():
+                self.say(text)
+        self._clear()
 
-    def _run(self) -> None:
-        begin = time.monotonic()
-        live = sys.stderr.isatty()
-        printed = False
-        # a log has its first line soon, and then one now and then
-        waits = itertools.chain([5.0], itertools.repeat(30.0))
-        while not self._stop.wait(0.5 if live else next(waits)):
-            said = [line(time.monotonic() - begin) for line in self._lines]
-            line = ([text for text in said if text] or ["starting workers"])[-1]
-            print(
-                line.ljust(_WIDTH) if live else line,
-                end="\r" if live else "\n",
-                file=sys.stderr,
-                flush=True,
-            )
-            printed = live
-        if printed:
-            print(" " * _WIDTH, end="\r", file=sys.stderr, flush=True)
+    def begin(self) -> None:
+        """The graph is begun, or begun again."""
+        with self._reading:
+            for line in self._lines:
+                line.source.begin()
 
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        self._clear()
+        print(text, file=sys.stderr, flush=True)
 
-class FrameLine:
-    """`prepare  43%  12/40 shards  1,200 frames/s  12.1 MB/s  3 lost  0:21 left`.
+    def _texts(self) -> list[str]:
+        seconds = time.monotonic() - self._begin
+        return [text for line in self._lines if (text := line.text(seconds))]
 
-    Args:
-        out: the table.
-        costs: (dataset, shard) -> cost of all shards that remain to be done.
-    """
+    def _read(self) -> None:
+        pause = max(line.source.every for line in self._lines)
+        while not self._stop.wait(pause):
+            begin = time.monotonic()
+            self._read_once()
+            # a listing of very many receipts is not to be all that a server does
+            pause = max(3 * (time.monotonic() - begin), *(x.source.every for x in self._lines))
 
-    def __init__(self, out: str, costs: dict[tuple[str, int], int]):
-        self._folder = Path(out, WORK)
-        self._costs = {_name(dataset, shard): cost for (dataset, shard), cost in costs.items()}
-        self._finished: dict[str, Note] = {}
+    def _read_once(self) -> None:
+        with self._reading:
+            for i, line in enumerate(self._lines):
+                try:
+                    line.read(time.monotonic() - self._begin)
+                    self._errors[i] = 0
+                except Exception as e:
+                    self._errors[i] += 1
+                    if said := complaint(e, self._errors[i]):
+                        self.say(f"unisim: progress cannot be read ({said}); the job goes on")
 
-    def __call__(self, seconds: float) -> str:
-        total = sum(self._costs.values())
-        at_work = self._read()
-        done = sum(self._costs[name] for name in self._finished)
-        done += sum(note.cost for note in at_work)
-        if not done:
-            return ""
-        notes = [*self._finished.values(), *at_work]
-        frames, lost = sum(n.frames for n in notes), sum(n.lost for n in notes)
-        rate = done / seconds
-        return (
-            f"prepare {done / total:4.0%}  {len(self._finished)}/{len(self._costs)} shards"
-            f"  {frames / seconds:,.0f} frames/s  {rate / 1e6:.1f} MB/s  {lost:,} lost"
-            f"  {clock((total - done) / rate)} left"
-        )
+    def _print(self) -> None:
+        while not self._stop.wait(_LIVE if self._live else next(self._waits)):
+            text = (self._texts() or ["starting workers"])[-1]
+            self._said = True
+            if not self._live:
+                print(text, file=sys.stderr, flush=True)
+                continue
+            text = text[: shutil.get_terminal_size().columns - 1]
+            print(text.ljust(self._width), end="\r", file=sys.stderr, flush=True)
+            self._width = len(text)
 
-    def _read(self) -> list[Note]:
-        """The notes of the shards at work; those of finished ones are kept and not read again."""
-        done = _listed(self._folder / "receipts") & self._costs.keys()
-        noted = _listed(self._folder / "progress") & self._costs.keys()
-        found = {name: self._note(name) for name in noted - self._finished.keys()}
-        for name in done - self._finished.keys():
-            self._finished[name] = found.pop(name, None) or Note()
-        return [note for note in found.values() if note]
-
-    def _note(self, name: str) -> Note | None:
-        try:
-            return Note(*json.loads((self._folder / "progress" / name).read_text()))
-        except (OSError, ValueError, TypeError):
-            return None  # it is just being renewed, or of another version
-
-
-def _name(dataset: str, shard: int) -> str:
-    return f"{dataset}-{shard:05d}.json"
-
-
-def _listed(folder: Path) -> set[str]:
-    try:
-        return set(os.listdir(folder))
-    except FileNotFoundError:
-        return set()
-
-
-class TextLine:
-    """`embed  43%  120 texts/s  0:21 left`.
-
-    Args:
-        folder: where the workers' notes lie; those of an earlier run are deleted.
-    """
-
-    def __init__(self, folder: str):
-        self._folder = Path(folder)
-        self._begin: float | None = None
-        for path in [*self._folder.glob(_DONE), self._folder / _TOTAL]:
-            path.unlink(missing_ok=True)
-
-    def __call__(self, seconds: float) -> str:
-        try:
-            total = json.loads((self._folder / _TOTAL).read_text())
-            done = sum(json.loads(path.read_text()) for path in self._folder.glob(_DONE))
-        except (OSError, ValueError):
-            return ""
-        if self._begin is None:
-            self._begin = seconds
-        if not done:
-            return f"embed   0%  of {total:,} texts, loading the encoder" if total else ""
-        rate = done / max(seconds - self._begin, 0.5)
-        line = f"embed {done / max(total, 1):4.0%}  {rate:8,.1f} texts/s"
-        return f"{line}  {clock(max(total - done, 0) / rate)} left"
+    def _clear(self) -> None:
+        if self._width:
+            print(" " * self._width, end="\r", file=sys.stderr, flush=True)
+            self._width = 0
 
 
 def clock(seconds: float) -> str:
-    """`1:02:03`, `4:05`; `?` where it is not known."""
-    if seconds == float("inf"):
-        return "?"
+    """`1:02:03`, `4:05`."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

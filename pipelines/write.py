@@ -19,10 +19,10 @@ from pipelines import files, receipt, sources
 from pipelines.episode import Episode, Unit
 from pipelines.ops.unify import mask_of_controls
 from pipelines.plan import Dataset, Shard, absolute_uri, relative_uri
-from pipelines.progress import Progress
 from pipelines.receipt import Receipt, SlotStatistics
 from pipelines.rows import Row, name_of, rows
 from pipelines.stages import Stages
+from pipelines.tally import Tally
 from pipelines.watch import Changed, watched
 from schemas import DataError, Tier, UsageError, controls
 from schemas.columns import INDEX_SCHEMA, index_fields
@@ -65,6 +65,8 @@ def write_shard(task: ShardTask) -> Receipt:
     """
     done = receipt.load(task.out, task.dataset.name, task.shard.index, task.into)
     if done is not None:
+        with _tally(task, found=True) as tally:
+            tally.whole(done, sum(unit.cost for unit in task.shard.units))
         return done
     for left in reversed(range(_ATTEMPTS)):
         try:
@@ -76,21 +78,27 @@ def write_shard(task: ShardTask) -> Receipt:
 
 
 def _write_shard(task: ShardTask) -> Receipt:
-    writer = _ShardWriter(task)
-    with contextlib.ExitStack() as stack:
-        writer.open(stack)
-        for unit in task.shard.units:
-            writer.unit(unit)
-    result = writer.finish()
-    result.save(task.out)
+    with _tally(task) as tally:
+        writer = _ShardWriter(task, tally)
+        with contextlib.ExitStack() as stack:
+            writer.open(stack)
+            for unit in task.shard.units:
+                writer.unit(unit)
+        result = writer.finish()
+        result.save(task.out)
     return result
+
+
+def _tally(task: ShardTask, *, found: bool = False) -> Tally:
+    return Tally(task.out, task.dataset.name, task.shard.index, found=found)
 
 
 class _ShardWriter:
     """The files of one shard while they are written, and what is counted on the way."""
 
-    def __init__(self, task: ShardTask):
+    def __init__(self, task: ShardTask, tally: Tally):
         self.task = task
+        self.tally = tally
         self.dataset = task.dataset
         self.source = sources.get(task.dataset.name)
         self.index: list[dict[str, Any]] = []
@@ -105,7 +113,6 @@ class _ShardWriter:
         self.writers: dict[tuple[str, Tier], ArrayRecordWriter] = {}
         self.files: dict[str, list[Any]] = {}
         self.planned = files.stamp(files.join(task.into, PLAN))
-        self.progress = Progress(task.out, task.dataset.name, task.shard.index)
 
     def open(self, stack: contextlib.ExitStack) -> None:
         """Opens one file per split and tier; they take their names when the stack ends well."""
@@ -141,11 +148,19 @@ class _ShardWriter:
                         self.bury(item, unit, item.key, 1)
                     else:
                         self.episode(item, unit)
-                    self.progress.step(unit, self.frames, len(self.dead))
+                    self.tally.step(unit, **self.counts())
         except DataError as e:
             rest = unit.episodes - (len(self.episodes) - before)
             self.bury(e, unit, e.key, max(1, rest))
-        self.progress.finish(unit, self.frames, len(self.dead))
+        self.tally.finish(unit, **self.counts())
+
+    def counts(self) -> dict[str, int]:
+        """What is made so far, as `Tally` takes it."""
+        return {
+            "frames": self.frames,
+            "dead_letters": len(self.dead),
+            "episodes": len(self.episodes),
+        }
 
     def episode(self, episode: Episode, unit: Unit) -> None:
         """One episode, whole or not at all."""

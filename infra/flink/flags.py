@@ -8,6 +8,8 @@ from pathlib import Path
 
 from apache_beam.options.pipeline_options import (
     FlinkRunnerOptions,
+    GoogleCloudOptions,
+    JobServerOptions,
     PipelineOptions,
     PortableOptions,
 )
@@ -16,10 +18,13 @@ from apache_beam.runners.portability.flink_runner import MAGIC_HOST_NAMES
 from infra.flink.cluster import slots
 from schemas import UsageError
 
+_IDLE = 30_000  # ms that a Python worker waits for the next stage
 
-def complete(given: list[str]) -> list[str]:
+
+def complete(given: list[str], name: str) -> list[str]:
     """The flags with what is missing: worker processes of this interpreter, started by each
-    TaskManager, on all the slots of the cluster.
+    TaskManager and kept from stage to stage, on all the slots of the cluster; a job server that
+    ends with this process; a name by which the job is known.
 
     Raises:
         UsageError: if the cluster does not answer.
@@ -34,6 +39,12 @@ def complete(given: list[str]) -> list[str]:
         if not found:
             raise UsageError(f"--flink_master {flink.flink_master}: no TaskManager answers there")
         flags.append(f"--parallelism={found}")
+    if not portable.environment_cache_millis:
+        flags.append(f"--environment_cache_millis={_IDLE}")
+    if options.view_as(JobServerOptions).job_server_java_launcher == "java":  # Beam's default
+        flags.append(f"--job_server_java_launcher={Path(__file__).with_name('java.sh')}")
+    if not options.view_as(GoogleCloudOptions).job_name:  # where Beam has that flag
+        flags.append(f"--job_name={name}")
     return flags
 
 

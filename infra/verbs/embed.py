@@ -60,16 +60,17 @@ def main(argv: list[str]) -> int:
 
 def _run(job, flags: EmbedFlags, beam_flags: list[str]) -> None:
     from infra import runners
-    from pipelines import embed
+    from pipelines import embed, reading
     from pipelines.progress import TextLine
 
     runners.run(
         lambda pipeline: embed.build(pipeline, job),
+        name=runners.job_name("embed", job.target.out, job.target.encoder.name),
         runner=flags.runner,
         workers=flags.workers,
         shards=job.target.num_shards,
         beam_flags=beam_flags,
-        lines=lambda: [TextLine(job.target.work)],
+        lines=lambda counters: [TextLine(reading.Texts(job.target.work, counters))],
     )
 
 

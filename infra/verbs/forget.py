@@ -52,8 +52,9 @@ def main(argv: list[str]) -> int:
     if not (flags.source or flags.licence or flags.uri):
         raise UsageError("nothing to forget: give --source, --licence or --uri")
     from infra import runners
-    from pipelines import change, commit, forget
+    from pipelines import change, commit, forget, reading
     from pipelines.job import load_manifest
+    from pipelines.progress import ShardLine
     from schemas.table import Forgotten
 
     out = absolute(flags.data)
@@ -69,13 +70,17 @@ def main(argv: list[str]) -> int:
         print(f"{out}: {shards} shards would be written again; nothing was changed")
         return 0
     asked.begin(out)
+    left, before = reading.remaining(out, forget.costs(out, asked), change.folder(out))
     runners.run(
         lambda pipeline: forget.build(pipeline, job),
+        name=runners.job_name("forget", out),
         runner=flags.runner,
         workers=flags.workers,
         shards=shards,
         beam_flags=beam_flags,
-        lines=lambda: [forget.Line(job, asked)],
+        lines=lambda counters: [
+            ShardLine("forget", reading.Shards(out, left, counters, before), len(left))
+        ],
     )
     if not change.finish(out):
         print(f"{out}: nothing is changed yet, the job ends elsewhere; run this again then")

@@ -96,7 +96,8 @@ def _print_run(made, flags: PrepareFlags, beam_flags: list[str]) -> None:
 
     show(made)
     shards = len(made.costs())
-    _, options = runners.pipeline_options(flags.runner, flags.workers, shards, beam_flags)
+    name = runners.job_name("prepare", absolute(flags.out))
+    _, options = runners.pipeline_options(flags.runner, flags.workers, shards, beam_flags, name)
     print(f"--runner={flags.runner}")
     given = options.get_all_options(drop_default=True, retain_unknown_options=True)
     for name, value in sorted(given.items()):
@@ -106,27 +107,29 @@ def _print_run(made, flags: PrepareFlags, beam_flags: list[str]) -> None:
 
 
 def _run(job, flags: PrepareFlags, beam_flags: list[str]) -> None:
-    """Runs the graph to its end, with a progress line."""
+    """Runs the graph to its end, with progress."""
     from infra import runners
-    from pipelines import prepare, receipt
-    from pipelines.progress import FrameLine, TextLine
+    from pipelines import prepare, reading
+    from pipelines.progress import ShardLine, TextLine
 
     plan = job.plan()
     costs = plan.costs()
-    costs = {key: costs[key] for key in job.shards(plan)}
-    done = receipt.load_all(job.out, costs, job.into)
-    if done:
-        say(f"{len(done)} of {len(costs)} shards are done from before")
-    for item in done:
-        del costs[item.dataset, item.shard]
+    wanted = {key: costs[key] for key in job.shards(plan)}
+    left, before = reading.remaining(job.out, wanted, job.into)
+    if before.shards:
+        say(f"{before.shards} of {len(wanted)} shards are done from before")
     target = job.target()
     runners.run(
         lambda pipeline: prepare.build(pipeline, job),
+        name=runners.job_name("prepare", job.out),
         runner=flags.runner,
         workers=flags.workers,
-        shards=max(len(costs), target.num_shards),
+        shards=max(len(left), target.num_shards),
         beam_flags=beam_flags,
-        lines=lambda: [FrameLine(job.out, costs), TextLine(target.work)],
+        lines=lambda counters: [
+            ShardLine("prepare", reading.Shards(job.out, left, counters, before), len(left)),
+            TextLine(reading.Texts(target.work, counters)),
+        ],
     )
 
 

@@ -17,7 +17,7 @@ from apache_beam.metrics.metric import Metrics
 from apache_beam.ml.inference.base import ModelHandler, RunInference
 
 from pipelines import files
-from pipelines.progress import TextNote, note_texts
+from pipelines.tally import TextTally, note_texts
 from pipelines.text.encoder import TextEncoder
 from pipelines.text.table import KEY_BYTES, ShardResult, Target, bucket_of, embed_shard
 from schemas import EncoderInfo, table, text_key
@@ -89,7 +89,7 @@ class Model:
 
     def __init__(self, target: Target, t5: str | None):
         self._encoder = functools.partial(_load, t5, target.encoder)
-        self.note = TextNote(target.work)
+        self.tally = TextTally(target.work)
 
     def encoder(self) -> TextEncoder:
         with _loading:
@@ -125,7 +125,7 @@ class EmbedHandler(ModelHandler[Shard, ShardResult, Model]):
         self, batch: Sequence[Shard], model: Model, inference_args: dict[str, Any] | None = None
     ) -> Iterator[ShardResult]:
         for shard, texts in batch:
-            result = embed_shard(self._target, shard, texts, model.encoder, model.note.add)
+            result = embed_shard(self._target, shard, texts, model.encoder, model.tally.add)
             for name in ("added", "truncated"):
                 Metrics.counter("text", name).inc(getattr(result, name))
             yield result

@@ -144,7 +144,7 @@ def embed_shard(
     Args:
         texts: of this shard; repeated ones and those that are there already do no harm.
         load: gives the encoder; not called where there is nothing to embed.
-        tick: told how many more texts have got their rows.
+        tick: told how many more texts are embedded.
 
     Raises:
         ValueError: if a text's key belongs to another shard.
@@ -213,8 +213,8 @@ def _embed(encoder: TextEncoder, info: EncoderInfo, tokens: Tokens, tick: Tick) 
     parts = (np.cumsum(tokens.lengths) - 1) // most
     for part in np.unique(parts):
         rows = encoder.embed_tokens(Tokens(*(field[parts == part] for field in tokens)))
+        tick(len(rows))  # before the last of them is taken, after which nobody asks for more
         yield from (encode_embedding(row, info.dtype) for row in rows)
-        tick(len(rows))
 
 
 def _rows_before(target: Target, shard: int) -> Iterator[bytes]:

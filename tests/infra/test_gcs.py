@@ -3,9 +3,11 @@ uploads that break leave nothing behind."""
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -14,9 +16,11 @@ from pipelines import sources
 from pipelines.text.tiny import write_tiny
 from tests.command import ROOT, files_of, unisim
 from tests.infra import gcs_server
+from tests.terminal import Terminal, moves
 
 # TFRecords, videos one by one, tars that are copied first, Parquet with videos in spans
 SOURCES = ("bridge", "something_something_v2", "laion", "lerobot")
+PATIENCE = 240.0
 FLAGS = ("--error-budget", "1", "--workers", "1")
 
 
@@ -94,6 +98,30 @@ def test_raw_data_encoder_and_table_on_gs_give_the_same_bytes(server, local):
 def of_bridge(folder, local) -> dict[str, bytes]:
     unisim("prepare", *flags(str(folder / "raw"), "bridge"), "--out", folder / "bridge_table")
     return settled(files_of(folder / "bridge_table"))
+
+
+def test_progress_of_a_remote_table_is_by_receipts(server, of_bridge):
+    """On the local runner, which tells nothing of a running job."""
+    seen = threading.Event()
+
+    def waits(name: str) -> str:
+        if "bridge-train.array_record-00001" in name:
+            seen.wait(PATIENCE)
+        return ""
+
+    server.front.breaks = waits
+    try:
+        with Terminal("prepare", *flags("gs://in/raw", "bridge"), "--out", "gs://out/seen") as job:
+            job.wait_for(lambda job: any(line.shards for line in job.progress()), PATIENCE)
+            seen.set()
+            job.end(PATIENCE)
+    finally:
+        seen.set()
+        server.front.breaks = lambda name: ""
+    shards = sum(name.startswith("index.parquet/") for name in of_bridge)
+    moves(job.progress(), shards)
+    assert any(re.match(r"embed 100% +[\d.]+ texts/s  0:00 left", line) for line in job.lines())
+    assert settled(server.files("out", "seen")) == of_bridge
 
 
 def test_uploads_that_break_are_made_again(server, of_bridge):
