@@ -1,6 +1,7 @@
 """A finished table that is changed: another source, what was lost, what is to be forgotten. Each
 ends as the table would have been made at once."""
 
+import functools
 import itertools
 import json
 import os
@@ -201,6 +202,37 @@ def test_a_change_that_is_killed_while_files_move_goes_on(tmp_path, corpora, tab
         assert {name: found[name] for name in wanted} == wanted
         shutil.rmtree(out)
     assert count > 5
+
+
+def test_a_change_that_is_killed_while_it_is_tidied_up_goes_on(tmp_path, tables, monkeypatch):
+    """Whatever is left of it by then, in whatever order it is deleted."""
+    out, wanted = tmp_path / "table", files_of(tables[NAMES])
+    there = Path(change.folder(str(out)))
+    rmtree = shutil.rmtree
+
+    class Killed(BaseException):
+        pass
+
+    def one_file_less(path, name, **_):
+        (Path(path) / name).unlink(missing_ok=True)
+        raise Killed
+
+    for name in ("change.json", "drop.json", "manifest.json", "plan.json"):
+        shutil.copytree(tables[NAMES[:1]], out)
+        asked = change.Change(shards={NAMES[1]: [0]}, before="x")
+        asked.begin(str(out))
+        shutil.copytree(tables[NAMES], there, dirs_exist_ok=True)
+        manifest = load_manifest(str(tables[NAMES]))
+        change.decide(str(out), load_manifest(str(out)), manifest)
+        monkeypatch.setattr(shutil, "rmtree", functools.partial(one_file_less, name=name))
+        with pytest.raises(Killed):
+            change.finish(str(out))
+        monkeypatch.setattr(shutil, "rmtree", rmtree)
+        change.finish(str(out))
+        found = files_of(out)
+        assert {name: found[name] for name in wanted} == wanted
+        assert asked.begin(str(out)), "there is nothing to go on with"
+        shutil.rmtree(out)
 
 
 def test_a_source_is_forgotten_and_prepared_again(tmp_path, corpora, tables):
