@@ -126,8 +126,9 @@ def _wire(
         with stages.timed("decode") as stage:
             image = decode.shrunk(shrink) if isinstance(decode, Shrinkable) else decode()
             stage.bytes += image.nbytes
-        with stages.timed("resize"):
+        with stages.timed("resize") as stage:
             small = {tier: resize(image, tier.height, tier.width, fit) for tier in tiers}
+            stage.bytes += sum(pixels.nbytes for pixels in small.values())
         with stages.timed("encode"):
             for tier, pixels in small.items():
                 images[tier].append(pixels if tier.encoding == "raw" else encode_jpeg(pixels))

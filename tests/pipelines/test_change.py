@@ -14,6 +14,7 @@ import pytest
 from infra.demo.corpus import write_corpus
 from pipelines import change, files, sources
 from pipelines.job import load_manifest
+from pipelines.stages import load_timings
 from tests.command import files_of, unisim
 
 NAMES = ("bridge", "something_something_v2")
@@ -62,11 +63,13 @@ def clean(out: Path) -> None:
 def test_another_source_adds_its_shards_only(tmp_path, corpora, tables):
     out = tmp_path / "table"
     shutil.copytree(tables[NAMES[:1]], out)
-    before = times(out)
+    before, took = times(out), load_timings(str(out))
     said = unisim("plan", *given(corpora, *NAMES[1:]), "--out", out, *FLAGS[2:6]).stdout
     assert all(name in said for name in NAMES) and times(out) == before
     unisim("prepare", *given(corpora, *NAMES[1:]), "--out", out, *FLAGS)
     assert files_of(out) == files_of(tables[NAMES]), "as if both had been prepared at once"
+    timings = load_timings(str(out))
+    assert timings.keys() == set(NAMES) and timings[NAMES[0]] == took[NAMES[0]]
     same = {name for name, time in times(out).items() if before.get(name) == time}
     assert {n for n in before if n.startswith(("frames", "index"))} - same == {
         f"frames-24x40/bridge/1.0.0/{name}.json" for name in ("features", "dataset_info")
@@ -119,10 +122,13 @@ def test_what_was_lost_is_read_again_once_it_is_mended(tmp_path, copies, tables)
     letters = pq.read_table(out / "dead_letters.parquet").to_pylist()
     assert {x["dataset"] for x in letters} == set(NAMES) and lost(out) > 1
     touched = {(x["dataset"], x["shard"]) for x in letters}
-    before = times(out)
+    before, took = times(out), load_timings(str(out))
     mend(whole)
     unisim("prepare", *given(copies, *NAMES), "--out", out, *FLAGS, "--replay-dead-letters")
     assert lost(out) == 0
+    for name, now in load_timings(str(out)).items():
+        assert all(seconds >= took[name][stage] for stage, seconds in now.items())
+        assert now != took[name], "the time that was lost is time too"
     assert without_stamps(files_of(out)) == without_stamps(files_of(tables[NAMES]))
     index = {n for n, time in times(out).items() if n.startswith("index") and before[n] != time}
     assert {next(n for n in before if f"{d}-{s:05d}-of" in n) for d, s in touched} <= index
@@ -243,6 +249,8 @@ def test_a_source_is_forgotten_and_prepared_again(tmp_path, corpora, tables):
     assert "nothing was changed" in said and files_of(out) == files_of(tables[NAMES])
     unisim("forget", "--data", out, "--source", NAMES[1], "--workers", 1)
     clean(out)
+    took = {NAMES[0]: load_timings(str(tables[NAMES]))[NAMES[0]]}
+    assert load_timings(str(out)) == took
     found, wanted = files_of(out), files_of(tables[NAMES[:1]])
     note = json.loads(found.pop("manifest.json"))
     manifest = json.loads(wanted.pop("manifest.json"))

@@ -7,6 +7,7 @@ Between the two tables may differ, and nothing else does:
   plan.units.parquet, index parts, shards.parquet, dataset_info.json;
 - dead letters of the raw file that was forgotten: they stay;
 - how many texts were ever cut to the encoder's length;
+- what making the shards took, as no raw data is read again;
 - the manifest's note of what was forgotten.
 """
 
@@ -58,7 +59,7 @@ def rows_of(out: Path, name: str, *without: str) -> list[dict]:
 
 def counted(out: Path) -> list[dict]:
     """The rows of shards.parquet but for empty shards'."""
-    return [row for row in rows_of(out, "shards.parquet", "shard") if row["episodes"]]
+    return [row for row in rows_of(out, "shards.parquet", "shard", "stages") if row["episodes"]]
 
 
 def described(out: Path) -> tuple[list[dict], dict]:
@@ -110,6 +111,12 @@ def test_forgetting_a_raw_file_counts_as_if_it_had_never_been(
 
     datasets, others = described(forgotten)
     wanted, wanted_others = described(fresh)
+    took = [dataset.pop("stages") for dataset in datasets]
+    assert took == [d["stages"] for d in described(tables[shard_mb])[0]]
+    fewer = [(a, b.pop("stages")) for a, b in zip(took, wanted, strict=True)]
+    assert [a["write"]["bytes"] > b["write"]["bytes"] for a, b in fewer] == [
+        name == source for name in NAMES
+    ]
     assert [lost(dataset, its) for dataset in datasets] == wanted
     [note] = others.pop("forgotten")
     assert not wanted_others.pop("forgotten") and others == wanted_others
