@@ -13,7 +13,7 @@ help:
 	@echo "make check   lint, types and tests, as CI runs them"
 	@echo "make fuzz    2,000 damaged corpora through the pipeline (RUNS=n for another number)"
 	@echo "make memory  peak memory of preparing each source at scale (about 20 minutes)"
-	@echo "make bench   speed and quality beside public libraries, in an environment of theirs (40 minutes;"
+	@echo "make bench   speed and quality beside public libraries, in environments of theirs (50 minutes;"
 	@echo "             BENCH=panorama, BENCH=text or BENCH=decode for one part)"
 	@echo "make lerobot a dataset written by the lerobot library, in an environment of its own, read back"
 	@echo "make test-flink  the same tables on a Flink cluster, processes of it killed (Java, Maven; 4 minutes)"
@@ -80,19 +80,28 @@ $(PEERS)/.complete: tests/bench/peers.txt
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r tests/bench/peers.txt
 	@touch $@
 
+# A Python with the lerobot library, which brings PyTorch (8 GB). 0.4.4 writes v3.0; LEROBOT=0.3.3
+# writes v2.1.
+LEROBOT ?= 0.4.4
+WITH_LEROBOT := $(VENV)-lerobot
+$(WITH_LEROBOT)/.complete-$(LEROBOT):
+	$(PYTHON) -m venv $(WITH_LEROBOT)
+	rm -f $(WITH_LEROBOT)/.complete-*
+	$(WITH_LEROBOT)/bin/python -m pip install --quiet --disable-pip-version-check lerobot==$(LEROBOT)
+	@touch $@
+
+# Each part installs only what it measures against.
 BENCH ?= panorama text decode
-bench: setup $(PEERS)/.complete
+BENCH_NEEDS := $(if $(filter panorama text,$(BENCH)),$(PEERS)/.complete) \
+  $(if $(filter decode,$(BENCH)),$(WITH_LEROBOT)/.complete-$(LEROBOT))
+bench: setup $(BENCH_NEEDS)
 	$(VENV)/bin/python -m tests.bench.run --peers $(PEERS)/bin/python \
-	  --lerobot $(VENV)-lerobot/bin/python \
+	  --lerobot $(WITH_LEROBOT)/bin/python \
 	  --plot docs/embedding_keys.png --scale docs/scale.png $(BENCH)
 
-# A dataset written by the lerobot library itself, in an environment of its own (8 GB). 0.4.4 writes
-# v3.0; LEROBOT=0.3.3 writes v2.1.
-LEROBOT ?= 0.4.4
-lerobot: setup
-	$(PYTHON) -m venv $(VENV)-lerobot
-	$(VENV)-lerobot/bin/python -m pip install --quiet --disable-pip-version-check lerobot==$(LEROBOT)
-	UNISIM_LEROBOT_PYTHON=$(VENV)-lerobot/bin/python $(VENV)/bin/python -m pytest \
+# A dataset written by the lerobot library itself, read back.
+lerobot: setup $(WITH_LEROBOT)/.complete-$(LEROBOT)
+	UNISIM_LEROBOT_PYTHON=$(WITH_LEROBOT)/bin/python $(VENV)/bin/python -m pytest \
 	  tests/pipelines/test_lerobot_library.py
 
 # uv resolves for every supported Python at once; index addresses stay out of the file.

@@ -59,7 +59,10 @@ def folder(out: str) -> str:
 
 
 def drop(out: str) -> None:
-    """Deletes what an unfinished change has left."""
+    """Deletes what an unfinished change has left; killed here, it leaves none that is decided, nor
+    one to be gone on with."""
+    for name in (MANIFEST, _CHANGE):
+        files.delete(files.join(folder(out), name))
     for name in ("next", "receipts", "progress"):
         files.delete_tree(files.join(out, WORK, name))
 
@@ -83,16 +86,20 @@ def finish(out: str) -> bool:
     if not files.exists(decided):
         return False
     files.delete(files.join(out, MANIFEST))
-    for path, _ in files.glob(there, "**"):
-        name = path.removeprefix(there.rstrip("/") + "/")
-        if files.is_temporary(path):
-            files.delete(path)
-        elif name not in _OURS:
-            files.move(path, files.join(out, name))
-    for name in json.loads(files.read(files.join(there, _DROP))):
-        files.delete(files.join(out, name))
+    left = [path.removeprefix(there.rstrip("/") + "/") for path, _ in files.glob(there, "**")]
+    files.each(
+        files.move,
+        [(files.join(there, name), files.join(out, name)) for name in left if _moves(name)],
+        out,
+    )
+    gone = json.loads(files.read(files.join(there, _DROP)))
+    files.each(files.delete, [(files.join(out, name),) for name in gone], out)
     # copied, not moved: until the folder is gone, the change can be put in its place again
     files.write(files.join(out, MANIFEST), files.read(decided))
     drop(out)
     files.prune(out)
     return True
+
+
+def _moves(name: str) -> bool:
+    return name not in _OURS and not files.is_temporary(name)

@@ -12,6 +12,7 @@ from pipelines import change, counted, files, sources
 from pipelines.job import Job, load_manifest
 from pipelines.plan import Dataset, Plan
 from pipelines.receipt import Receipt, SlotStatistics
+from pipelines.stages import Stages, add_timings
 from pipelines.text import ShardResult, finish
 from schemas import SCHEMA_VERSION, DatasetInfo, Manifest, Tier
 from schemas.controls import SLOTS
@@ -36,13 +37,15 @@ def commit(job: Job, receipts: Iterable[Receipt], embedded: Iterable[ShardResult
     """
     plan = job.plan()
     before = load_manifest(job.out) if job.changes else None
-    by_dataset = group(plan, together(job.out, before, receipts))
+    fresh = list(receipts)
+    by_dataset = group(plan, together(job.out, before, fresh))
     datasets = describe(plan, by_dataset)
     if over_budget(datasets, job.error_budget):
         counted.save(chain.from_iterable(by_dataset.values()), job.into)
         return
     target = job.target()
     text = finish(target, embedded)
+    add_timings(job.out, job.into, _taken(plan, fresh), new=before is None)
     made = assemble(job.into, plan, datasets, by_dataset)
     if before is None:
         files.delete_temporaries(job.out)
@@ -58,6 +61,14 @@ def commit(job: Job, receipts: Iterable[Receipt], embedded: Iterable[ShardResult
         forgotten=before.forgotten,
     )
     change.decide(job.out, before, made)
+
+
+def _taken(plan: Plan, receipts: Iterable[Receipt]) -> dict[str, Stages]:
+    """What making these shards took, for every dataset of the plan."""
+    found = {dataset.name: Stages() for dataset in plan.datasets}
+    for receipt in receipts:
+        found[receipt.dataset].add(Stages(receipt.stages))
+    return found
 
 
 def together(
@@ -156,6 +167,9 @@ def _info(dataset: Dataset, receipts: list[Receipt]) -> DatasetInfo:
         statistics.merge(receipt.statistics)
     slots = sorted({i for receipt in receipts for i in receipt.slots})
     letters = [letter for receipt in receipts for letter in receipt.dead_letters]
+    stages = Stages()
+    for receipt in receipts:
+        stages.add(Stages(receipt.stages))
     return DatasetInfo(
         name=dataset.name,
         version=dataset.version,
@@ -172,6 +186,7 @@ def _info(dataset: Dataset, receipts: list[Receipt]) -> DatasetInfo:
         clipped={SLOTS[i].name: n for i, n in enumerate(statistics.clipped) if n},
         controls=statistics.summary(),
         slots=[SLOTS[i].name for i in slots],
+        stages=stages.counts() if all(receipt.stages for receipt in receipts) else {},
     )
 
 

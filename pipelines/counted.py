@@ -26,7 +26,7 @@ def save(receipts: Iterable[Receipt], into: str) -> dict[str, list[Any]]:
     rows = [
         {name: getattr(receipt, name) for name in SHARDS_SCHEMA.names if hasattr(receipt, name)}
         | {name: getattr(receipt.statistics, name) for name in _STATISTICS}
-        | {"rows": sorted(receipt.rows.items())}
+        | {"rows": sorted(receipt.rows.items()), "stages": _counts(receipt)}
         for receipt in found
     ]
     written = {}
@@ -38,6 +38,12 @@ def save(receipts: Iterable[Receipt], into: str) -> dict[str, list[Any]]:
             pq.write_table(pa.Table.from_pylist(value, schema), path, compression="zstd")
             written[name] = files.digest(path)
     return written
+
+
+def _counts(receipt: Receipt) -> list[tuple[str, dict[str, int]]]:
+    """Of its stages all but the seconds, which no file of the table holds."""
+    found = receipt.stages.items()
+    return sorted((n, {"calls": s["calls"], "bytes": s["bytes"]}) for n, s in found)
 
 
 def load(out: str, manifest: Manifest) -> list[Receipt]:
@@ -68,6 +74,7 @@ def _receipt(
 ) -> Receipt:
     statistics = SlotStatistics(**{name: row.pop(name) for name in _STATISTICS})
     dataset, shard, rows = row["dataset"], row["shard"], dict(row.pop("rows"))
+    stages = dict(row.pop("stages", None) or ())
     info = next(d for d in manifest.datasets if d.name == dataset)
     names = [index_file(dataset, shard, info.num_shards)]
     names += [
@@ -81,5 +88,6 @@ def _receipt(
         files={name: manifest.files[name] for name in sorted(names)},
         dead_letters=letters[dataset, shard],
         statistics=statistics,
+        stages=stages,
         texts=[],
     )

@@ -13,6 +13,7 @@ import re
 import stat
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, BinaryIO, NamedTuple, cast
 
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes, FileMetadata
@@ -22,6 +23,7 @@ from pipelines.steady import SteadyReader, again
 from schemas import DataError, UsageError
 
 _TEMPORARY = ".tmp-"
+_AT_ONCE = 16  # requests to a remote store
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 _opening: contextvars.ContextVar[Callable[[str], None]] = contextvars.ContextVar(
@@ -267,12 +269,22 @@ def local_write(path: str) -> Iterator[str]:
         temporary = os.path.join(folder, name_of(path))
         with _room(folder):
             yield temporary
-        try:
+        with _allowed(path, "written"):
             again(lambda: _upload(temporary, path), path)
-        except UsageError:
-            raise
-        except Exception as e:
-            raise UsageError(f"{path}: cannot be written ({e}); check the path and access") from e
+
+
+@contextlib.contextmanager
+def _allowed(path: str, what: str) -> Iterator[None]:
+    """While it lasts, what a remote store refuses for good is the user's to mend."""
+    try:
+        yield
+    except (FileNotFoundError, UsageError):
+        raise
+    except Exception as e:
+        raise UsageError(
+            f"{path}: cannot be {what} ({e}); check the path and access, and run the same command"
+            " again"
+        ) from e
 
 
 def _upload(temporary: str, path: str) -> None:
@@ -321,16 +333,41 @@ def delete(path: str) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
     elif exists(path):
-        again(lambda: FileSystems.delete([_escape(path)]), path)
+        with _allowed(path, "deleted"):
+            again(lambda: FileSystems.delete([_escape(path)]), path)
 
 
 def move(path: str, target: str) -> None:
-    """Renames a file, over what has that name; on the same file system."""
+    """Renames a file, over what has that name; on the same file system. May be done again: one
+    that has come to its target is moved.
+
+    Remote stores copy and then delete, so that a move that is cut short may leave both.
+
+    Raises:
+        FileNotFoundError: if it is at neither place.
+    """
     if is_local(path):
         os.makedirs(os.path.dirname(target), exist_ok=True)
         os.replace(path, target)
-    else:
-        again(lambda: FileSystems.rename([path], [target]), path)
+        return
+    try:
+        with _allowed(path, "moved"):
+            again(lambda: FileSystems.rename([path], [target]), path)
+    except FileNotFoundError:  # deleted by a try whose answer was lost
+        if not exists(target):
+            raise
+
+
+def each(action: Callable[..., None], items: Iterable[tuple[str, ...]], where: str) -> None:
+    """The action of all items, which are its arguments; at once and in any order if they are on
+    the remote store `where`, as each waits for an answer or two."""
+    if is_local(where):
+        for item in items:
+            action(*item)
+        return
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        for done in [pool.submit(action, *item) for item in items]:
+            done.result()
 
 
 def prune(folder: str) -> None:

@@ -24,6 +24,7 @@ from pipelines.commit import assemble, describe, group, together
 from pipelines.job import load_manifest
 from pipelines.plan import Plan
 from pipelines.receipt import Receipt, SlotStatistics
+from pipelines.stages import Stages, add_timings
 from pipelines.tally import Tally
 from pipelines.text.table import without
 from pipelines.write import write_index
@@ -192,7 +193,7 @@ def _written(task: _Task, manifest: Manifest, into: str) -> Receipt:
         episodes=len({view.rsplit("@", 1)[0] for view in views}),
         views=len(views),
         frames=sum(row["num_frames"] for row in kept),
-        dead_letters=[],  # they stay: `commit`
+        dead_letters=[],  # they stay, as `stages` do: `commit`
         statistics=counts.statistics(kept),
         slots=[int(i) for i in np.flatnonzero(counts.mask)],
         texts=[],
@@ -269,10 +270,14 @@ def commit(job: ForgetJob, receipts: Iterable[Receipt]) -> None:
     saved = Plan.load(job.out)
     left = tuple(d for d in saved.datasets if d.name in job.datasets)
     made = dataclasses.replace(saved, datasets=left)
-    known = {(r.dataset, r.shard): r.dead_letters for r in counted.load(job.out, before)}
-    rewritten = [dataclasses.replace(r, dead_letters=known[r.dataset, r.shard]) for r in receipts]
+    known = {(r.dataset, r.shard): r for r in counted.load(job.out, before)}
+    olds = ((r, known[r.dataset, r.shard]) for r in receipts)
+    rewritten = [
+        dataclasses.replace(r, dead_letters=old.dead_letters, stages=old.stages) for r, old in olds
+    ]
     by_dataset = group(made, together(job.out, before, rewritten))
     plan.write(made, into)
+    add_timings(job.out, into, {dataset.name: Stages() for dataset in left}, new=False)
     manifest = assemble(into, made, describe(made, by_dataset), by_dataset)
     gone = _texts_gone(job, before, by_dataset)
     encoders = []

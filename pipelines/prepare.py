@@ -77,6 +77,7 @@ def _write(task: ShardTask) -> Receipt:
     for name, stage in Stages(receipt.stages).by_name.items():
         Metrics.distribution(task.dataset.name, f"{name}_ms").update(int(1000 * stage.seconds))
         Metrics.counter(task.dataset.name, f"{name}_bytes").inc(stage.bytes)
+        Metrics.counter(task.dataset.name, f"{name}_calls").inc(stage.calls)
     return receipt
 
 

@@ -83,7 +83,7 @@ class Receipt:
         statistics: of the controls.
         texts: the distinct action texts, sorted.
         slots: indices of control slots that some mask set.
-        stages: where its time went, as `Stages.to_dict` has it. It is in no file of the table.
+        stages: what making it took, as `Stages.to_dict` has it; empty where that is not known.
     """
 
     dataset: str

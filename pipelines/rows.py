@@ -127,8 +127,9 @@ def _wire(
         with stages.timed("decode") as stage:
             image = decode.shrunk(shrink) if isinstance(decode, Shrinkable) else decode()
             stage.bytes += image.nbytes
-        with stages.timed("resize"):
+        with stages.timed("resize") as stage:
             small = resize_each(image, sizes, fit)
+            stage.bytes += sum(pixels.nbytes for pixels in small)
         with stages.timed("encode"):
             for tier, pixels in zip(tiers, small, strict=True):
                 images[tier].append(pixels if tier.encoding == "raw" else encode_jpeg(pixels))

@@ -1,12 +1,18 @@
-"""`Stages`: where the time of a shard goes. No file of a table holds it, as bytes must repeat."""
+"""`Stages`: what making a shard takes. Calls and bytes repeat and are in the manifest; seconds do
+not, and lie beside the table in timings.json."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
+
+from pipelines import files
+from schemas import UsageError
+from schemas.table import TIMINGS, StageCount, dump_json
 
 STAGES = ("read", "decode", "resize", "encode", "write")
 
@@ -64,6 +70,10 @@ class Stages:
             own.calls += stage.calls
             own.bytes += stage.bytes
 
+    def counts(self) -> dict[str, StageCount]:
+        """What repeats."""
+        return {n: StageCount(calls=s.calls, bytes=s.bytes) for n, s in self.by_name.items()}
+
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """As JSON has it; `Stages` takes it."""
         return {name: dataclasses.asdict(stage) for name, stage in self.by_name.items()}
@@ -72,3 +82,36 @@ class Stages:
         total = sum(stage.seconds for stage in self.by_name.values())
         shares = (f"{n} {s.seconds / max(total, 1e-9):.0%}" for n, s in self.by_name.items())
         return f"{', '.join(shares)} of {total:.1f} s in workers"
+
+
+def add_timings(out: str, into: str, seconds: dict[str, Stages], *, new: bool) -> None:
+    """Writes timings.json: dataset -> stage -> seconds of all workers together, those of shards
+    that were made again since included, and what of a shard a killed worker had done not.
+
+    Args:
+        out: the table, whose timings are added to.
+        into: the folder for the file.
+        seconds: dataset -> of the shards that were made now, for all datasets that the table has.
+        new: whether the table is a new one, and what lies there of a run that was cut short.
+    """
+    before = {} if new else load_timings(out)
+    value = {
+        name: {
+            stage: round(before.get(name, {}).get(stage, 0.0) + each.seconds, 3)
+            for stage, each in stages.by_name.items()
+        }
+        for name, stages in seconds.items()
+    }
+    files.write(files.join(into, TIMINGS), dump_json(value).encode())
+
+
+def load_timings(out: str) -> dict[str, dict[str, float]]:
+    """A table's timings; none if it has none. Raises UsageError if the file is damaged."""
+    path = files.join(out, TIMINGS)
+    try:
+        found = json.loads(files.read(path))
+        return {name: {k: float(v) for k, v in each.items()} for name, each in found.items()}
+    except FileNotFoundError:
+        return {}
+    except (ValueError, TypeError, AttributeError) as e:
+        raise UsageError(f"{path}: no timings ({e}); no part of the table, delete it") from e

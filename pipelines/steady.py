@@ -89,10 +89,19 @@ def _is_passing(error: BaseException) -> bool:
     return isinstance(error, OSError | http.client.HTTPException)
 
 
+class _Answered(Exception):
+    """An HTTP status that is all that is known of an error."""
+
+    def __init__(self, code: int):
+        super().__init__(f"HTTP status {code}")
+        self.code = code
+
+
 def _causes(error: BaseException) -> list[BaseException]:
-    """Beam wraps the errors of several paths in one of its own."""
+    """Beam wraps the errors of several paths in one of its own, some as mere HTTP statuses."""
     details = getattr(error, "exception_details", None) if isinstance(error, BeamIOError) else None
-    found = [x for x in (details or {}).values() if isinstance(x, BaseException)]
+    values = (_Answered(x) if isinstance(x, int) else x for x in (details or {}).values())
+    found = [x for x in values if isinstance(x, BaseException)]
     return [cause for x in found for cause in _causes(x)] or [error]
 
 

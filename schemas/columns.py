@@ -87,6 +87,8 @@ SHARDS_SCHEMA = pa.schema(
         ("views", pa.int64()),
         ("frames", pa.int64()),
         ("slots", pa.list_(pa.int32())),  # that some control mask sets
+        # stage -> what making the shard took; null in tables that did not count it
+        ("stages", pa.map_(pa.string(), pa.struct([("calls", pa.int64()), ("bytes", pa.int64())]))),
         # of the controls, one value per slot: `pipelines.receipt.SlotStatistics`
         ("count", pa.list_(pa.int64())),
         ("total", pa.list_(pa.float64())),

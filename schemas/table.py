@@ -5,6 +5,7 @@ OUT/
   plan.json                     what will be done
   plan.units.parquet            and with which raw data, unit by unit
   manifest.json                 written last: its presence is the commit
+  timings.json                  seconds that the workers took; no part of the table, may be deleted
   index.parquet/                one part per shard, a row per chunk
   shards.parquet                what each shard counted, so that a change recounts only its own
   dead_letters.parquet          what could not be used, and why
@@ -39,6 +40,7 @@ from schemas.record import SCHEMA_VERSION, Tier, features
 PLAN = "plan.json"
 PLAN_UNITS = "plan.units.parquet"
 MANIFEST = "manifest.json"
+TIMINGS = "timings.json"
 INDEX = "index.parquet"
 SHARDS = "shards.parquet"
 DEAD_LETTERS = "dead_letters.parquet"
@@ -145,6 +147,19 @@ def text_files(encoder: EncoderInfo) -> list[str]:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class StageCount:
+    """What one stage of making records did: the half of its cost that is the same in every run.
+
+    Attributes:
+        calls: how often.
+        bytes: that came out of it; 0 for "read", where they are not known.
+    """
+
+    calls: int
+    bytes: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class DatasetInfo:
     """One dataset of a table.
 
@@ -158,6 +173,8 @@ class DatasetInfo:
         clipped: control values outside their slot's range or the source's bounds, by slot name.
         controls: slot name -> {"min", "max", "mean", "std"} over all frames but the first.
         slots: names of the slots that its mask sets.
+        stages: "read", "decode", "resize", "encode", "write" -> what making its shards took, what
+            was lost or forgotten since included. Empty if a program made some that did not count.
     """
 
     name: str
@@ -175,6 +192,14 @@ class DatasetInfo:
     clipped: dict[str, int]
     controls: dict[str, dict[str, float]]
     slots: list[str]
+    stages: dict[str, StageCount] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> DatasetInfo:
+        """The inverse of `dataclasses.asdict`, from JSON. Raises TypeError or AttributeError."""
+        stages = {k: StageCount(**v) for k, v in value.get("stages", {}).items()}
+        fields: dict[str, Any] = {**value, "stages": stages}
+        return cls(**fields)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -288,12 +313,12 @@ class Manifest:
             return cls(
                 **value
                 | {
-                    "datasets": [DatasetInfo(**d) for d in value["datasets"]],
+                    "datasets": [DatasetInfo.from_dict(d) for d in value["datasets"]],
                     "encoders": tuple(EncoderInfo.from_dict(e) for e in value["encoders"]),
                     "forgotten": tuple(Forgotten(**f) for f in value["forgotten"]),
                 }
             )
-        except (ValueError, KeyError, TypeError) as e:
+        except (ValueError, KeyError, TypeError, AttributeError) as e:
             raise UsageError(
                 f"{path}: not a manifest ({e}); prepare the table again, or restore the file"
             ) from e

@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from schemas.table import TIMINGS
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -16,6 +18,7 @@ def unisim(*args: object, code: int = 0) -> subprocess.CompletedProcess[str]:
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder, by its relative path."""
-    paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    """Every file below a folder, by its relative path; without a table's timings, as no two are
+    equal."""
+    paths = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != TIMINGS)
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}

@@ -14,7 +14,7 @@ from pipelines.audit.opened import Opened
 from schemas import DataError, DatasetInfo, Tier, decode, mask_of
 from schemas.columns import index_fields
 from schemas.record import digest
-from schemas.table import DEAD_LETTERS, MANIFEST, WORK, frames_file, text_dir
+from schemas.table import DEAD_LETTERS, MANIFEST, TIMINGS, WORK, frames_file, text_dir
 from schemas.validate import violations
 
 Tick = Callable[[int], None]
@@ -22,7 +22,7 @@ Tick = Callable[[int], None]
 
 def check_files(table: Opened) -> Iterator[Finding]:
     """Every file has the manifest's size and digest; no file is there that it does not name, but
-    for those of an `embed` or a change that is under way or was cut short."""
+    for the timings, and those of an `embed` or a change that is under way or was cut short."""
     there = set(table.listing())
     for name, (size, wanted) in table.manifest.files.items():
         if name not in there:
@@ -35,7 +35,7 @@ def check_files(table: Opened) -> Iterator[Finding]:
             yield Finding(check="files", where=name, message=message)
     embedding = [name for name in there if name.startswith(f"{WORK}/embed/")]
     unfinished = {f"{text_dir(name.split('/')[2])}/" for name in embedding} | {f"{WORK}/"}
-    for name in sorted(there - set(table.manifest.files) - {MANIFEST}):
+    for name in sorted(there - set(table.manifest.files) - {MANIFEST, TIMINGS}):
         cut_short = embedding and files.is_temporary(name)
         if not (cut_short or name.startswith(tuple(unfinished))):
             yield Finding(check="files", where=name, message="not listed in the manifest")

@@ -19,6 +19,7 @@ from pipelines.sources import bridge
 NOISE = 4.0  # standard deviation, as a camera's sensor has it
 HOUR, PIECE = 3600, 60  # seconds
 SLOW, KEYS = 10, 80  # frames per second of the hour, and from key frame to key frame
+SECONDS = 20  # of film
 LABEL = "moving the camera over a table"
 
 
@@ -43,6 +44,14 @@ def _texture(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
         coarse = rng.normal(0, 6 * scale**0.3, shape).astype(np.float32)
         total += cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
     return np.clip(total, 0, 255).astype(np.uint8)
+
+
+def film(folder: Path) -> Path:
+    """The film of 720p that the rows share, made if it is not there."""
+    path = folder / "film.mp4"
+    if not path.exists():
+        write_film(path, SECONDS)
+    return path
 
 
 def write_film(

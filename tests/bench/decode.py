@@ -20,7 +20,6 @@ from tests.bench.timing import Row, interleaved, progress
 ROUNDS = 5
 FINE, BASE = Tier(192, 320, "jpeg"), Tier(24, 40, "raw")
 FPS = 8.0
-SECONDS = 20  # of film
 FFMPEG = "/usr/bin/ffmpeg"
 SPANS, SPAN = 10, 2.0  # of the hour; seconds
 PRIME = 347.3  # seconds from one span's beginning to the next
@@ -28,9 +27,9 @@ PRIME = 347.3  # seconds from one span's beginning to the next
 
 def rows(folder: Path) -> Iterator[Row]:
     """The rows of one film and of an hour-long one, which are made here."""
-    film, hour = folder / "film.mp4", folder / "hour.mp4"
-    progress(f"encoding {SECONDS} s of 720p and an hour of 180p")
-    clips.write_film(film, SECONDS)
+    hour = folder / "hour.mp4"
+    progress(f"encoding {clips.SECONDS} s of 720p and an hour of 180p")
+    film = clips.film(folder)
     clips.write_hour(hour)
     yield from _film_rows(folder, film)
     yield _span_row(hour)
@@ -56,7 +55,7 @@ def _used() -> float:
 
 def _film_rows(folder: Path, film: Path) -> Iterator[Row]:
     corpus = clips.write_clips(folder / "clips", film, 1)
-    name = f"{SECONDS} s of 720p H.264 -> 8 fps, two tiers"
+    name = f"{clips.SECONDS} s of 720p H.264 -> 8 fps, two tiers"
     if not Path(FFMPEG).exists():
         yield Row(name, "ffmpeg", "", "", "", f"no {FFMPEG}")
         return

@@ -76,7 +76,7 @@ def _wall(run: Callable[..., dict[str, float]], side: Callable[..., Any]) -> flo
 def _lerobot_row(folder: Path, python: str | None) -> Row:
     name = f"{FEW} episodes of {STEPS} images, episodes/s"
     if not python or not Path(python).exists():
-        return Row(name, "lerobot", "", "", "", "make lerobot first")
+        return Row(name, "lerobot", "", "", "", "make bench")
     corpus = clips.write_episodes(folder / "few", FEW, steps=STEPS)
     jpegs, out = clips.jpegs_of(folder / "jpegs", FEW, STEPS), folder / "lerobot"
     with Peer(python, "peer_lerobot") as peer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import time
@@ -14,11 +15,11 @@ from typing import NamedTuple
 from tests.bench import clips
 from tests.bench.decode import BASE, FINE, FPS, ROUNDS, ratio_of
 from tests.bench.plot import draw_scale
-from tests.bench.timing import Row, interleaved, progress
+from tests.bench.timing import Row, in_turns, progress
 from tests.command import ROOT
 from tests.memory.measure import Sampler
 
-FEW, MANY = 4, 12  # films
+FEW, MANY = 6, 18  # films, even numbers: each of two workers gets half of them
 EPISODES = 5  # of 40 images, at 1x
 TIMES = (1, 10, 100)
 
@@ -33,7 +34,7 @@ class Run(NamedTuple):
 def rows(folder: Path, picture: Path | None) -> Iterator[Row]:
     """The rows; the growth is drawn too, if there is a place for it."""
     os.sched_setaffinity(0, range(os.cpu_count() or 1))
-    yield _workers_row(folder)
+    yield workers_row(folder)
     runs = [_grown(folder, times) for times in TIMES]
     for times, run in zip(TIMES, runs, strict=True):
         name = f"prepare, {times * EPISODES * 40:,} images (wall)"
@@ -64,11 +65,13 @@ def prepare(out: Path, source: str, *flags: str) -> Run:
     return Run(seconds, sampler.total)
 
 
-def _workers_row(folder: Path) -> Row:
-    """Seconds per film, from two numbers of films: what starting takes is in neither."""
-    film = folder / "film.mp4"
-    corpora = {n: clips.write_clips(folder / f"films{n}", film, n) for n in (FEW, MANY)}
-    shard = str(2 * film.stat().st_size / 1e6)
+def workers_row(folder: Path, few: int = FEW, many: int = MANY, rounds: int = ROUNDS) -> Row:
+    """Seconds per film with one worker and with two, by turns: each time from two runs, of few and
+    of many films, so that what starting and ending take is in neither. The speed-ups of the slowest
+    and the fastest round stand beside the median's."""
+    film = clips.film(folder)
+    corpora = {n: clips.write_clips(folder / f"films{n}", film, n) for n in (few, many)}
+    shard = str(film.stat().st_size / 1e6)  # a film each, so that no worker waits for the other
 
     def per_film(workers: int) -> float:
         def seconds(count: int) -> float:
@@ -76,14 +79,17 @@ def _workers_row(folder: Path) -> Row:
             flags = ("--fps", f"{FPS:g}", "--shard-mb", shard, "--workers", str(workers))
             return prepare(folder / "out", f"{name}={corpora[count]}", *flags).seconds
 
-        return (seconds(MANY) - seconds(FEW)) / (MANY - FEW)
+        return (seconds(many) - seconds(few)) / (many - few)
 
-    progress(f"{ROUNDS + 1} times {FEW} and {MANY} films with one worker and with two")
-    taken = interleaved(ROUNDS, {n: lambda n=n: per_film(n) for n in (1, 2)})
+    progress(f"{rounds + 1} times {few} and {many} films with one worker and with two")
+    taken = in_turns(rounds, {n: lambda n=n: per_film(n) for n in (1, 2)})
+    one, two = (statistics.median(taken[n]) for n in (1, 2))
+    ratios = [a / b for a, b in zip(taken[1], taken[2], strict=True)]
     load = f"load {os.getloadavg()[1]:.1f}"
-    two, one = taken[2], taken[1]
+    spread = f"{min(ratios):.2f}-{max(ratios):.2f}"
     name = "prepare, per film, 2 workers (wall)"
-    return Row(name, "1 worker", f"{two:.2f} s", f"{one:.2f} s", ratio_of(two, one, 1.7), load)
+    ratio = ratio_of(two, one, 1.7)
+    return Row(name, "1 worker", f"{two:.2f} s", f"{one:.2f} s", ratio, load, spread)
 
 
 def _grown(folder: Path, times: int) -> Run:

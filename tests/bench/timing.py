@@ -36,15 +36,21 @@ def line(row: Row) -> str:
 
 
 def interleaved(rounds: int, sides: dict[Name, Callable[[], float]]) -> dict[Name, float]:
-    """Median seconds of each side. They take turns, so that what slows the machine slows all; a
-    first round of all is not counted."""
+    """Median seconds of each side, of those of `in_turns`."""
+    found = in_turns(rounds, sides)
+    return {name: statistics.median(taken) for name, taken in found.items()}
+
+
+def in_turns(rounds: int, sides: dict[Name, Callable[[], float]]) -> dict[Name, list[float]]:
+    """Each side's seconds, round by round. They take turns, so that what slows the machine slows
+    all; a first round of all is not counted."""
     found: dict[Name, list[float]] = {name: [] for name in sides}
     for i in range(rounds + 1):
         for name, seconds in sides.items():
             taken = seconds()
             if i:
                 found[name].append(taken)
-    return {name: statistics.median(taken) for name, taken in found.items()}
+    return found
 
 
 def progress(text: str) -> None:

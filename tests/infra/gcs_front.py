@@ -1,4 +1,4 @@
-"""What stands before fake-gcs-server: it passes every request on, and can break uploads.
+"""What stands before fake-gcs-server: it passes every request on, and can break uploads and moves.
 
 It also numbers the parts of a batch: the service itself needs no numbers and Google's Python client
 sends none, but fake-gcs-server leaves out what has none.
@@ -17,10 +17,18 @@ from collections.abc import Callable, Iterator
 
 _HOP = {"connection", "content-length", "keep-alive", "transfer-encoding"}
 _PART = re.compile(rb"Content-Type: application/http\r?\n")
+_STEP = re.compile(
+    rb"^(POST|DELETE) (?:https?://[^/]+)?/storage/v1/b/[^/]+/o/([^/\s?]+)(/copyTo/)?", re.MULTILINE
+)
 
 Breaks = Callable[[str], str]
 """An object's name, when its bytes are about to be sent -> "" to pass them on, "cut" to lose the
 connection half-way, "hang" to keep it open half-way and pass nothing on, or an HTTP status."""
+
+Moves = Callable[[str, str], str]
+""""copy" or "delete" and an object's name, when a step of a move is asked for -> "" to pass it on,
+"lost" to pass it on and lose the answer, "hang" to keep the connection open and pass nothing on, or
+an HTTP status."""
 
 
 class Front(http.server.ThreadingHTTPServer):
@@ -37,6 +45,7 @@ class Front(http.server.ThreadingHTTPServer):
         self.behind = port
         self.port = self.server_address[1]
         self.breaks: Breaks = lambda name: ""
+        self.moves: Moves = lambda step, name: ""
         self.hanging = threading.Event()
         self.stopped = threading.Event()
         self.uploads: dict[str, str] = {}  # its id -> the object's name
@@ -65,7 +74,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if self.path.startswith("/batch/"):
             number = itertools.count(1)
             body = _PART.sub(lambda found: found[0] + b"Content-ID: <%d>\n" % next(number), body)
-        how = self._break()
+            how = self._break_move(body)
+        else:
+            how = self._break()
         if how.isdigit():
             self.send_response(int(how))
             self.send_header("Content-Length", "0")
@@ -81,7 +92,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                     connection.putheader(name, value)
             connection.putheader("Content-Length", str(len(body)))
             connection.endheaders()
-            connection.send(body[: len(body) // 2] if how else body)
+            connection.send(body[: len(body) // 2] if how in ("cut", "hang") else body)
+            if how == "lost":
+                connection.getresponse().read()
             if how:
                 self._leave(how)
                 return
@@ -95,6 +108,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         query = urllib.parse.parse_qs(urllib.parse.urlsplit(self.path).query)
         if self.command == "PUT" and "upload_id" in query:
             return self.server.breaks(self.server.uploads.get(query["upload_id"][0], ""))
+        return ""
+
+    def _break_move(self, batch: bytes) -> str:
+        for found in _STEP.finditer(batch):
+            step = "copy" if found[3] else "delete"
+            how = self.server.moves(step, urllib.parse.unquote(found[2].decode()))
+            if how:
+                return how
         return ""
 
     def _leave(self, how: str) -> None:

@@ -70,7 +70,9 @@ def local(folder, server) -> dict[str, bytes]:
 
 
 def settled(files: dict[str, bytes]) -> dict[str, bytes]:
-    """A table without its plan's path to the raw data, and when they were written."""
+    """A table without its plan's path to the raw data, and when they were written; without its
+    timings."""
+    files.pop("timings.json", None)
     manifest = json.loads(files["manifest.json"])
     plan = dict.fromkeys(("plan.json", "plan.units.parquet"), b"")
     for name in plan:

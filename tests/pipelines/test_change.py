@@ -1,6 +1,7 @@
 """A finished table that is changed: another source, what was lost, what is to be forgotten. Each
 ends as the table would have been made at once."""
 
+import functools
 import itertools
 import json
 import os
@@ -13,6 +14,7 @@ import pytest
 from infra.demo.corpus import write_corpus
 from pipelines import change, files, sources
 from pipelines.job import load_manifest
+from pipelines.stages import load_timings
 from tests.command import files_of, unisim
 
 NAMES = ("bridge", "something_something_v2")
@@ -61,11 +63,13 @@ def clean(out: Path) -> None:
 def test_another_source_adds_its_shards_only(tmp_path, corpora, tables):
     out = tmp_path / "table"
     shutil.copytree(tables[NAMES[:1]], out)
-    before = times(out)
+    before, took = times(out), load_timings(str(out))
     said = unisim("plan", *given(corpora, *NAMES[1:]), "--out", out, *FLAGS[2:6]).stdout
     assert all(name in said for name in NAMES) and times(out) == before
     unisim("prepare", *given(corpora, *NAMES[1:]), "--out", out, *FLAGS)
     assert files_of(out) == files_of(tables[NAMES]), "as if both had been prepared at once"
+    timings = load_timings(str(out))
+    assert timings.keys() == set(NAMES) and timings[NAMES[0]] == took[NAMES[0]]
     same = {name for name, time in times(out).items() if before.get(name) == time}
     assert {n for n in before if n.startswith(("frames", "index"))} - same == {
         f"frames-24x40/bridge/1.0.0/{name}.json" for name in ("features", "dataset_info")
@@ -118,10 +122,13 @@ def test_what_was_lost_is_read_again_once_it_is_mended(tmp_path, copies, tables)
     letters = pq.read_table(out / "dead_letters.parquet").to_pylist()
     assert {x["dataset"] for x in letters} == set(NAMES) and lost(out) > 1
     touched = {(x["dataset"], x["shard"]) for x in letters}
-    before = times(out)
+    before, took = times(out), load_timings(str(out))
     mend(whole)
     unisim("prepare", *given(copies, *NAMES), "--out", out, *FLAGS, "--replay-dead-letters")
     assert lost(out) == 0
+    for name, now in load_timings(str(out)).items():
+        assert all(seconds >= took[name][stage] for stage, seconds in now.items())
+        assert now != took[name], "the time that was lost is time too"
     assert without_stamps(files_of(out)) == without_stamps(files_of(tables[NAMES]))
     index = {n for n, time in times(out).items() if n.startswith("index") and before[n] != time}
     assert {next(n for n in before if f"{d}-{s:05d}-of" in n) for d, s in touched} <= index
@@ -203,6 +210,37 @@ def test_a_change_that_is_killed_while_files_move_goes_on(tmp_path, corpora, tab
     assert count > 5
 
 
+def test_a_change_that_is_killed_while_it_is_tidied_up_goes_on(tmp_path, tables, monkeypatch):
+    """Whatever is left of it by then, in whatever order it is deleted."""
+    out, wanted = tmp_path / "table", files_of(tables[NAMES])
+    there = Path(change.folder(str(out)))
+    rmtree = shutil.rmtree
+
+    class Killed(BaseException):
+        pass
+
+    def one_file_less(path, name, **_):
+        (Path(path) / name).unlink(missing_ok=True)
+        raise Killed
+
+    for name in ("change.json", "drop.json", "manifest.json", "plan.json"):
+        shutil.copytree(tables[NAMES[:1]], out)
+        asked = change.Change(shards={NAMES[1]: [0]}, before="x")
+        asked.begin(str(out))
+        shutil.copytree(tables[NAMES], there, dirs_exist_ok=True)
+        manifest = load_manifest(str(tables[NAMES]))
+        change.decide(str(out), load_manifest(str(out)), manifest)
+        monkeypatch.setattr(shutil, "rmtree", functools.partial(one_file_less, name=name))
+        with pytest.raises(Killed):
+            change.finish(str(out))
+        monkeypatch.setattr(shutil, "rmtree", rmtree)
+        change.finish(str(out))
+        found = files_of(out)
+        assert {name: found[name] for name in wanted} == wanted
+        assert asked.begin(str(out)), "there is nothing to go on with"
+        shutil.rmtree(out)
+
+
 def test_a_source_is_forgotten_and_prepared_again(tmp_path, corpora, tables):
     out = tmp_path / "table"
     shutil.copytree(tables[NAMES], out)
@@ -211,6 +249,8 @@ def test_a_source_is_forgotten_and_prepared_again(tmp_path, corpora, tables):
     assert "nothing was changed" in said and files_of(out) == files_of(tables[NAMES])
     unisim("forget", "--data", out, "--source", NAMES[1], "--workers", 1)
     clean(out)
+    took = {NAMES[0]: load_timings(str(tables[NAMES]))[NAMES[0]]}
+    assert load_timings(str(out)) == took
     found, wanted = files_of(out), files_of(tables[NAMES[:1]])
     note = json.loads(found.pop("manifest.json"))
     manifest = json.loads(wanted.pop("manifest.json"))

@@ -20,6 +20,7 @@ from pipelines import files, plan, prepare, receipt, sources
 from pipelines.write import write_shard
 from schemas import Tier
 from tests.command import ROOT, files_of, unisim
+from tests.pipelines.test_change import without_stamps
 from tests.pipelines.test_embed_killed import workers_of
 
 NAMES = ("bridge", "something_something_v2")
@@ -122,8 +123,9 @@ def test_a_full_disk_leaves_nothing_half_written(small_disk, corpora, straight):
     process = start(flags(corpora), out, 1)
     said = process.communicate(timeout=120)[1]
     assert process.returncode == 2
-    last = said.splitlines()[-1]  # after the traceback that Beam's worker prints
+    *progress, last = said.splitlines()
     assert re.fullmatch(f"unisim: {out}/.*: No space left on device; make room there .*", last)
+    assert all(line.startswith(("prepare ", "starting ", "unisim: embedding")) for line in progress)
     there = files_of(out)
     assert not [name for name in there if "/.tmp-" in name]
     done = {name: data for name, data in there.items() if not name.startswith("_work/")}
@@ -192,6 +194,31 @@ def test_a_file_that_changed_since_the_plan_costs_its_unit(tmp_path, copies):
     said = f"{uri.name} has changed since planned (written again, with the same size)"
     assert letters_of(changed) == [("read", said, unit.episodes) for unit in mine]
     assert kept.shard.units[0].uri != changed.shard.units[0].uri and letters_of(kept) == []
+
+
+def test_what_changed_after_the_plan_is_read_again_once_it_is_as_it_was(tmp_path, copies, straight):
+    """One file is longer when its shard is made, one was only written again: two dead letters, and
+    then the same table."""
+    out = tmp_path / "table"
+    task = next(t for t in planned(copies, out) if t.dataset.name == "bridge")
+    longer = copies["bridge"] / task.shard.units[0].uri
+    clip = min(copies["something_something_v2"].rglob("*.webm"))
+    data, before = longer.read_bytes(), longer.stat()
+    longer.write_bytes(data + b"more")
+    write_shard(task)
+    longer.write_bytes(data)
+    os.utime(longer, ns=(before.st_atime_ns, before.st_mtime_ns))
+    clip.write_bytes(clip.read_bytes())
+    unisim("prepare", *flags(copies), "--out", out, "--workers", 1)
+    letters = pq.read_table(out / "dead_letters.parquet").to_pylist()
+    size = f"size {len(data)} then, {len(data) + 4} now"
+    assert {(x["stage"], x["reason"]) for x in letters} == {
+        ("read", f"{longer.name} has changed since planned ({size})"),
+        ("read", f"{clip.name} has changed since planned (written after the plan)"),
+    }
+    again = ["--replay-dead-letters", "--error-budget", 0, "--workers", 1]
+    unisim("prepare", "--out", out, *again)
+    assert without_stamps(files_of(out)) == without_stamps(straight)
 
 
 def test_a_file_in_a_folder_that_changed_costs_its_episode(tmp_path, copies):

@@ -91,6 +91,9 @@ class Forbidden(Exception):
         (PermissionError("a"), 1, PermissionError),
         (Forbidden("a"), 1, Forbidden),
         (BeamIOError("no", {"a": Forbidden("a")}), 1, BeamIOError),
+        (BeamIOError("no", {("a", "b"): 403}), 1, BeamIOError),
+        (BeamIOError("no", {("a", "b"): 503}), steady.TRIES, UsageError),
+        (BeamIOError("no", {("a", "b"): 404}), 1, FileNotFoundError),
         (ZeroDivisionError(), 1, ZeroDivisionError),
     ],
 )
