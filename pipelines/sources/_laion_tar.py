@@ -16,6 +16,8 @@ from pipelines.ops import labels
 from schemas import DataError
 
 MAX_MEMBER = 64 << 20
+LEAST = 2 * tarfile.BLOCKSIZE
+"""Bytes of a tar that its smallest file takes."""
 _MAX_MEMBERS = 4_000_000
 _MEMBER = re.compile(r"(?:\./)?([A-Za-z0-9_-]{1,64})\.([a-z0-9]{1,16})")
 _IMAGES = ("jpg", "jpeg", "png", "webp")

@@ -19,7 +19,7 @@ from pipelines.episode import UNIT_BYTES, Episode, Frame, Option, Shrink, Source
 from pipelines.kept import Kept
 from pipelines.ops import images
 from pipelines.sources._laion_rows import SIDES, Row, Rows, plain_text
-from pipelines.sources._laion_tar import Index, Member, bounds
+from pipelines.sources._laion_tar import LEAST, Index, Member, bounds
 from schemas import DataError, UsageError
 
 _OPTIONS = (
@@ -96,9 +96,10 @@ def units(path: str, target_bytes: int = UNIT_BYTES) -> Iterator[Unit]:
         )
     for stem in stems:
         uri, size = tars.get(stem, (files.join(path, f"{stem}.tar"), 0))
-        parts = -(-size // max(target_bytes, 1)) if stem in tables else 1  # a loss is said once
-        for part in range(max(parts, 1)):
-            cost = size * (part + 1) // parts - size * part // parts if parts else 0
+        # without a parquet there is one loss, to be said once
+        parts = max(1, -(-size // max(target_bytes, LEAST))) if stem in tables else 1
+        for part in range(parts):
+            cost = size * (part + 1) // parts - size * part // parts
             guess = -(-cost // _IMAGE_BYTES)
             yield Unit(
                 id=f"{stem}.{part:04d}" if parts > 1 else stem,
@@ -108,7 +109,7 @@ def units(path: str, target_bytes: int = UNIT_BYTES) -> Iterator[Unit]:
                 episodes=guess,
                 frames=guess,
                 version=INFO.version,
-                params={"part": part, "parts": max(parts, 1)},
+                params={"part": part, "parts": parts},
             )
 
 
