@@ -36,13 +36,13 @@ def ranges(sizes: Mapping[str, int], target_bytes: int) -> Iterator[tuple[Range,
     """Ranges that hold all names there can be, each once, and those of `sizes` in each.
 
     Args:
-        sizes: name -> bytes. A range ends as soon as it has `target_bytes` of them.
+        sizes: name -> bytes. A range has at most `target_bytes`, or a single name with more.
     """
     names = sorted(sizes)
     groups: list[list[str]] = [[]]
     total = 0
     for name in names:
-        if total >= max(target_bytes, 1):
+        if groups[-1] and total + sizes[name] > target_bytes:
             groups.append([])
             total = 0
         groups[-1].append(name)

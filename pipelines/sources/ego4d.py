@@ -64,6 +64,8 @@ _SPOKEN, _ACTED = 0, 1
 _Atom = tuple[int, int, int]
 """What no unit parts: a minute, `_SPOKEN` and the pass or `_ACTED` and the action's place in the
 list. Episodes are in the order of these, however many of them a unit has."""
+_Load = tuple[float, int, int]
+"""Seconds that are read, episodes, annotations."""
 _LONGEST = 64.0  # seconds of an episode
 _SHORTEST = 0.2  # seconds: what redaction leaves has to hold a frame of the table
 _TOUCH = 1e-6
@@ -270,31 +272,41 @@ def _units(found: Video, uri: str, size: int, target_bytes: int) -> Iterator[Uni
     load = sorted(_load(found).items())
     ends = [action[2] for action in found.actions] + [p[1] for p in _points(found)]
     rate = size / max(found.end or 0.0, *ends, _SHORTEST)
-    first, seconds, runs, items, problems = 0, 0.0, 0, 0, found.problems
-    for end, (_, (more_seconds, more_runs, more_items)) in enumerate(load, 1):
-        seconds, runs, items = seconds + more_seconds, runs + more_runs, items + more_items
-        if seconds * rate >= target_bytes or items >= _UNIT_ITEMS or end == len(load):
-            yield Unit(
-                id=f"{found.uid}-{first:06d}",
-                uri=uri,
-                split=found.split,
-                cost=int(seconds * rate),
-                episodes=runs,
-                frames=math.ceil(seconds * (INFO.target_fps or 1.0)),
-                version=INFO.version,
-                params=_params(found, [atom for atom, _ in load[first:end]])
-                | {"problems": problems},
-            )
-            first, seconds, runs, items, problems = end, 0.0, 0, 0, []
+    problems = found.problems
+    for first, end in _groups([x for _, x in load], target_bytes / max(rate, 1e-9)):
+        seconds, runs, _ = (sum(x) for x in zip(*(x for _, x in load[first:end]), strict=True))
+        yield Unit(
+            id=f"{found.uid}-{first:06d}",
+            uri=uri,
+            split=found.split,
+            cost=int(seconds * rate),
+            episodes=runs,
+            frames=math.ceil(seconds * (INFO.target_fps or 1.0)),
+            version=INFO.version,
+            params=_params(found, [atom for atom, _ in load[first:end]]) | {"problems": problems},
+        )
+        problems = []
+
+
+def _groups(load: list[_Load], seconds: float) -> Iterator[tuple[int, int]]:
+    """From where to where there are at most so many seconds, and not too many annotations for a
+    plan; or a single atom that has more."""
+    first, total, items = 0, 0.0, 0
+    for place, (more, _, more_items) in enumerate(load):
+        if place > first and (total + more > seconds or items + more_items > _UNIT_ITEMS):
+            yield first, place
+            first, total, items = place, 0.0, 0
+        total, items = total + more, items + more_items
+    yield first, len(load)
 
 
 def _points(found: Video) -> list[list[Any]]:
     return [point for points in found.passes.values() for point in points]
 
 
-def _load(found: Video) -> dict[_Atom, tuple[float, int, int]]:
-    """Atoms -> (seconds that are read, episodes, annotations), about."""
-    load: dict[_Atom, tuple[float, int, int]] = {}
+def _load(found: Video) -> dict[_Atom, _Load]:
+    """What there is to read of each atom, about."""
+    load: dict[_Atom, _Load] = {}
     most = INFO.options[0].default
     for number, points in found.passes.items():
         previous = -math.inf
