@@ -252,7 +252,11 @@ class Source(Protocol):
     INFO: SourceInfo
 
     def units(self, path: str, target_bytes: int = UNIT_BYTES) -> Iterable[Unit]:
-        """The units below `path`, in a stable order, of about `target_bytes` where it can be cut.
+        """The units below `path`, in a stable order.
+
+        None costs more than `target_bytes` and the largest item that cannot be cut, an episode
+        mostly. The episodes of all units, one unit's after the other's, are the same for every
+        target.
 
         Raises:
             UsageError: if the path is not what the source reads; the message names the path, what

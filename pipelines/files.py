@@ -158,6 +158,11 @@ def telling(opening: Callable[[str], None]) -> Iterator[None]:
         _opening.reset(token)
 
 
+def tell(path: str) -> None:
+    """Tells who listens that what this thread knows of the file is about to be used."""
+    _opening.get()(path)
+
+
 @contextlib.contextmanager
 def open_read(path: str) -> Iterator[BinaryIO]:
     """The file for reading bytes, seekable, never decompressed on its name's account.
@@ -165,7 +170,7 @@ def open_read(path: str) -> Iterator[BinaryIO]:
     Raises:
         FileNotFoundError: if there is none; a folder, or what stands below a file, is none either.
     """
-    _opening.get()(path)
+    tell(path)
     if is_local(path):
         try:
             f = open(path, "rb")  # noqa: SIM115
@@ -227,7 +232,7 @@ def digest(path: str) -> list[Any]:
 def local_copy(path: str) -> Iterator[str]:
     """A POSIX path with the file's bytes, for libraries that cannot read a stream."""
     if is_local(path):
-        _opening.get()(path)
+        tell(path)
         yield path
         return
     with tempfile.TemporaryDirectory() as folder:

@@ -19,7 +19,7 @@ import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -52,17 +52,20 @@ def units(path: str, target_bytes: int) -> Iterator[Unit]:
 
     Only what stands directly in the trajectories' folders and the first image of each camera are
     listed, since a list of all images would not fit a machine: a camera's bytes are a guess from
-    its first image.
+    its first image and from the size of obs_dict.pkl, which grows with the number of steps.
 
     Raises:
         UsageError: if there is no trajectory below the path.
     """
-    first, group, cost, views = 0, [], 0, 0
+    first, group, cost, frames = 0, [], 0, 0
     trajectories = sorted(_trajectories(path).items())
-    for number, (name, (size, cameras)) in enumerate(trajectories, 1):
+    mean = sum(found.states for _, found in trajectories) / len(trajectories)
+    for number, (name, found) in enumerate(trajectories, 1):
+        long = found.states / mean if found.states else 1.0
+        steps = round(_bridge.FRAMES_PER_EPISODE * long)
         group.append(name)
-        cost += size
-        views += cameras
+        cost += found.size + found.images * steps
+        frames += found.cameras * steps
         whole = cost >= target_bytes or len(group) >= _UNIT_TRAJECTORIES
         if whole or number == len(trajectories):
             yield Unit(
@@ -71,11 +74,11 @@ def units(path: str, target_bytes: int) -> Iterator[Unit]:
                 split=None,
                 cost=cost,
                 episodes=len(group),
-                frames=views * _bridge.FRAMES_PER_EPISODE,
+                frames=frames,
                 version=VERSION,
                 params={"release": RELEASE, "trajectories": group},
             )
-            first, group, cost, views = number, [], 0, 0
+            first, group, cost, frames = number, [], 0, 0
 
 
 def episodes(unit: Unit) -> Iterator[Episode | DataError]:
@@ -91,20 +94,29 @@ def episodes(unit: Unit) -> Iterator[Episode | DataError]:
             yield DataError(e.reason, stage=e.stage, key=name, uri=e.uri or folder, counts=e.counts)
 
 
-def _trajectories(path: str) -> dict[str, tuple[int, int]]:
-    """Folder below `path` -> bytes and number of cameras."""
+class _Listed(NamedTuple):
+    """What the listing tells of a trajectory, in bytes: of what stands in its folder, of
+    obs_dict.pkl alone, and of its cameras' first images; and how many cameras there are."""
+
+    size: int = 0
+    states: int = 0
+    images: int = 0
+    cameras: int = 0
+
+
+def _trajectories(path: str) -> dict[str, _Listed]:
+    """By folder below `path`."""
     root = path.rstrip("/") + "/"
-    found: dict[str, tuple[int, int]] = {}
+    found: dict[str, _Listed] = {}
     for above, last in itertools.product(_above(path), (("*",), ("images*", "im_0.jpg"))):
         for uri, size in files.glob(path, *above, "traj_group*", "traj*", *last):
             match = _FOLDER.fullmatch(uri.removeprefix(root))
             if match:
                 # quoted, it is plain text for the plan and fits no trajectory's path
                 name = match[1] if _TRAJECTORY.fullmatch(match[1]) else ascii(match[1])[:200]
-                image = bool(match[2])
-                cost, cameras = found.get(name, (0, 0))
-                size *= _bridge.FRAMES_PER_EPISODE if image else 1
-                found[name] = (cost + size, cameras + image)
+                more = _Listed(size, size * uri.endswith("/obs_dict.pkl"))
+                more = _Listed(0, 0, size, 1) if match[2] else more
+                found[name] = _Listed(*map(sum, zip(found.get(name, _Listed()), more, strict=True)))
     if not found:
         raise UsageError(
             f"{path}: no dataset_info.json here, so no RLDS release, and no"

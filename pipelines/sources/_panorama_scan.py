@@ -193,6 +193,29 @@ class Scan:
         return points, small[::stride, ::stride][there]
 
 
+def with_depth(folder: str, sizes: dict[str, int]) -> dict[str, int]:
+    """The bytes of the panoramas in a folder with those of their depth, as its poses.json has it.
+
+    Args:
+        sizes: name -> bytes of every file that could be an image. Without a poses.json, or one that
+            can be read, the result is the same.
+    """
+    uri = files.join(folder, POSES)
+    try:
+        entries = _load(uri)[1] if files.exists(uri) else []
+    except DataError:
+        return sizes  # the reader will come here and say what is wrong
+    found = {}
+    for entry in entries:
+        name, depth_name = (
+            entry.get(what) if isinstance(entry, dict) else None for what in ("image", "depth")
+        )
+        if isinstance(name, str) and name in sizes:
+            more = sizes.get(depth_name, 0) if isinstance(depth_name, str) else 0
+            found[name] = sizes[name] + more
+    return found if entries else sizes
+
+
 def _nearest(places: dict[str, np.ndarray], reach: float) -> dict[str, tuple[str, ...]]:
     """Each one's nearest others within reach metres; of two alike the first by name."""
     names = sorted(places)

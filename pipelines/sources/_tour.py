@@ -26,6 +26,7 @@ from pipelines.ops import between, camera_path, overlap, pose
 from pipelines.ops.controls import euler
 from pipelines.ops.panorama import Cube, Panorama, crop, cube_size
 from pipelines.ops.view import View
+from pipelines.sources._names import Range
 from schemas import DataError
 from schemas.controls import INDEX, SLOTS
 
@@ -160,27 +161,47 @@ class Tour:
         self._measured: dict[tuple[str, str], _Hop | DataError] = {}
 
     def episodes(
-        self, mine: Iterable[str], routes: Iterable[Route]
+        self, names: Range, routes: Iterable[Route], errors: Iterable[tuple[str, DataError]]
     ) -> Iterator[Episode | DataError]:
-        """Those that begin at the panoramas `mine`, then the routes."""
-        for name in mine:
-            for kind, count, make in (
-                ("look", "looks", camera_path.smooth_look),
-                ("steps", "steps", camera_path.stepped_look),
-            ):
-                for n in range(int(self.option(count))):
-                    yield self._try(f"{self.scan}.{kind}.{name}.{n}", self._look, name, make)
-            for other in self._of(name).neighbours if self.option("goes") else ():
-                yield self._try(f"{self.scan}.go.{name}.{other}", self._go, name, other)
-            for n in range(int(self.option("walks"))):
-                key = f"{self.scan}.walk.{name}.{n}"
-                way = self._stroll(name, self._rng(key))
-                if len(way) > 2:  # else it is a go
-                    yield self._try(key, self._walk, way, None, "")
+        """Those that begin at the panoramas `names`, one panorama after the other by name.
+
+        Args:
+            routes: of the whole scan.
+            errors: what was wrong with the scan, by the panorama that it cost; "" if by none.
+        """
+        starts: dict[str, list[Route]] = collections.defaultdict(list)
         for route in routes:
-            for n, text in enumerate(route.texts):
-                key = f"{self.scan}.route.{route.key}.{n}"
-                yield self._try(key, self._walk, route.panos, route.heading, text)
+            starts[route.panos[0]].append(route)
+        lost: dict[str, list[DataError]] = collections.defaultdict(list)
+        for name, error in errors:
+            lost[name].append(error)
+        for name in sorted(self.panos.keys() | starts.keys() | lost.keys()):
+            if name in names:
+                yield from lost[name]
+                if name in self.panos:
+                    yield from self._tours(name)
+                for route in starts[name]:
+                    yield from self._described(route)
+
+    def _tours(self, name: str) -> Iterator[Episode | DataError]:
+        for kind, count, make in (
+            ("look", "looks", camera_path.smooth_look),
+            ("steps", "steps", camera_path.stepped_look),
+        ):
+            for n in range(int(self.option(count))):
+                yield self._try(f"{self.scan}.{kind}.{name}.{n}", self._look, name, make)
+        for other in self._of(name).neighbours if self.option("goes") else ():
+            yield self._try(f"{self.scan}.go.{name}.{other}", self._go, name, other)
+        for n in range(int(self.option("walks"))):
+            key = f"{self.scan}.walk.{name}.{n}"
+            way = self._stroll(name, self._rng(key))
+            if len(way) > 2:  # else it is a go
+                yield self._try(key, self._walk, way, None, "")
+
+    def _described(self, route: Route) -> Iterator[Episode | DataError]:
+        for n, text in enumerate(route.texts):
+            key = f"{self.scan}.route.{route.key}.{n}"
+            yield self._try(key, self._walk, route.panos, route.heading, text)
 
     def _try(self, key: str, make: Callable[..., Episode], *args: Any) -> Episode | DataError:
         try:

@@ -60,6 +60,12 @@ there is one dead letter, so raise --error-budget where most are missing.""",
 )
 
 _CELL = 60.0  # seconds: narrations of two cells are two episodes, so that units may part there
+_SPOKEN, _ACTED = 0, 1
+_Atom = tuple[int, int, int]
+"""What no unit parts: a minute, `_SPOKEN` and the pass or `_ACTED` and the action's place in the
+list. Episodes are in the order of these, however many of them a unit has."""
+_Load = tuple[float, int, int]
+"""Seconds that are read, episodes, annotations."""
 _LONGEST = 64.0  # seconds of an episode
 _SHORTEST = 0.2  # seconds: what redaction leaves has to hold a frame of the table
 _TOUCH = 1e-6
@@ -67,7 +73,8 @@ _UNIT_ITEMS = 1000
 
 
 def units(path: str, target_bytes: int = UNIT_BYTES) -> Iterator[Unit]:
-    """Runs of minutes of one video, about `target_bytes` of its file each; no video is opened.
+    """Runs of one video's narrated minutes and actions by time, about `target_bytes` of its file
+    each; no video is opened.
 
     What is of no use (no video, no text, rejected by its annotators) stays as a problem in a unit,
     so that `episodes` reports it.
@@ -102,7 +109,8 @@ def units(path: str, target_bytes: int = UNIT_BYTES) -> Iterator[Unit]:
 
 
 def episodes(unit: Unit) -> Iterator[Episode | DataError]:
-    """The unit's runs of narrations and its actions; a DataError for what is of no use.
+    """The unit's runs of narrations and its actions, minute by minute; a DataError for what is of
+    no use.
 
     What is redacted is never read: spans are cut around it. A span of more than 64 s becomes
     several episodes.
@@ -112,7 +120,8 @@ def episodes(unit: Unit) -> Iterator[Episode | DataError]:
         yield DataError(reason, stage=stage, key=key, counts=counts)
     if "uid" not in unit.params:
         return
-    for run in (*_narrated(unit.params, most), *_acted(unit.params)):
+    runs = [*_narrated(unit.params, most), *_acted(unit.params)]
+    for _, run in sorted(runs, key=lambda pair: pair[0]):  # stable
         if isinstance(run, DataError):
             yield run
         else:
@@ -142,8 +151,10 @@ class _Piece(NamedTuple):
     cell: int
 
 
-def _narrated(params: dict[str, Any], most: float) -> Iterator[list[_Piece] | DataError]:
-    """Runs of narrations that touch, in order of pass and time."""
+def _narrated(
+    params: dict[str, Any], most: float
+) -> Iterator[tuple[int, list[_Piece] | DataError]]:
+    """Minutes and runs of narrations that touch, in order of pass and time."""
     end = math.inf if params["end"] is None else params["end"]
     for number, spoken in sorted(params["passes"].items()):
         before, after = spoken["before"], spoken["after"]
@@ -161,17 +172,17 @@ def _narrated(params: dict[str, Any], most: float) -> Iterator[list[_Piece] | Da
                 parts = _cut(low, high, params["redacted"])
             except DataError as e:
                 e.key = name
-                yield e
+                yield int(time // _CELL), e
                 continue
             for k, (a, b) in enumerate(parts):
                 reach = min(max(time, a), b)
                 piece = _Piece(_numbered(name, k), a, b, reach, text, int(time // _CELL))
                 if run and not _joins(run, piece):
-                    yield run
+                    yield run[0].cell, run
                     run = []
                 run.append(piece)
         if run:
-            yield run
+            yield run[0].cell, run
 
 
 def _joins(run: list[_Piece], piece: _Piece) -> bool:
@@ -181,9 +192,10 @@ def _joins(run: list[_Piece], piece: _Piece) -> bool:
     return piece.start - run[-1].end < _TOUCH and piece.cell == run[0].cell and short
 
 
-def _acted(params: dict[str, Any]) -> Iterator[list[_Piece]]:
+def _acted(params: dict[str, Any]) -> Iterator[tuple[int, list[_Piece]]]:
     for action, start, end, text in params["actions"]:
-        yield [_Piece(f"{params['uid']}-{action}", start, end, end, text, 0)]
+        cell = int(start // _CELL)
+        yield cell, [_Piece(f"{params['uid']}-{action}", start, end, end, text, cell)]
 
 
 def _part_actions(found: Video) -> None:
@@ -256,65 +268,71 @@ def _videos(path: str) -> dict[str, tuple[str, int]]:
 
 
 def _units(found: Video, uri: str, size: int, target_bytes: int) -> Iterator[Unit]:
-    """One video's minutes in order, with the file's bytes shared out by what is read of each."""
-    load = _load(found)
+    """One video's atoms in order, with the file's bytes shared out by what is read of each."""
+    load = sorted(_load(found).items())
     ends = [action[2] for action in found.actions] + [p[1] for p in _points(found)]
     rate = size / max(found.end or 0.0, *ends, _SHORTEST)
-    group: dict[int, tuple[float, int, int]] = {}
     problems = found.problems
-    for i, cell in enumerate(sorted(load)):
-        group[cell] = load[cell]
-        seconds, items = (sum(x) for x in list(zip(*group.values(), strict=True))[::2])
-        full = seconds * rate >= target_bytes or items >= _UNIT_ITEMS
-        if full or i + 1 == len(load):
-            runs = sum(runs for _, runs, _ in group.values())
-            yield Unit(
-                id=f"{found.uid}-{min(group):06d}",
-                uri=uri,
-                split=found.split,
-                cost=int(seconds * rate),
-                episodes=runs,
-                frames=math.ceil(seconds * (INFO.target_fps or 1.0)),
-                version=INFO.version,
-                params=_params(found, min(group), max(group)) | {"problems": problems},
-            )
-            group, problems = {}, []
+    for first, end in _groups([x for _, x in load], target_bytes / max(rate, 1e-9)):
+        seconds, runs, _ = (sum(x) for x in zip(*(x for _, x in load[first:end]), strict=True))
+        yield Unit(
+            id=f"{found.uid}-{first:06d}",
+            uri=uri,
+            split=found.split,
+            cost=int(seconds * rate),
+            episodes=runs,
+            frames=math.ceil(seconds * (INFO.target_fps or 1.0)),
+            version=INFO.version,
+            params=_params(found, [atom for atom, _ in load[first:end]]) | {"problems": problems},
+        )
+        problems = []
+
+
+def _groups(load: list[_Load], seconds: float) -> Iterator[tuple[int, int]]:
+    """From where to where there are at most so many seconds, and not too many annotations for a
+    plan; or a single atom that has more."""
+    first, total, items = 0, 0.0, 0
+    for place, (more, _, more_items) in enumerate(load):
+        if place > first and (total + more > seconds or items + more_items > _UNIT_ITEMS):
+            yield first, place
+            first, total, items = place, 0.0, 0
+        total, items = total + more, items + more_items
+    yield first, len(load)
 
 
 def _points(found: Video) -> list[list[Any]]:
     return [point for points in found.passes.values() for point in points]
 
 
-def _load(found: Video) -> dict[int, tuple[float, int, int]]:
-    """Minute of the video -> (seconds that are read, episodes, annotations), about."""
-    load: dict[int, tuple[float, int, int]] = {}
-
-    def add(time: float, seconds: float, runs: int) -> None:
-        cell = int(time // _CELL)
-        load[cell] = tuple(  # type: ignore[assignment]
-            a + b for a, b in zip(load.get(cell, (0, 0, 0)), (seconds, runs, 1), strict=True)
-        )
-
+def _load(found: Video) -> dict[_Atom, _Load]:
+    """What there is to read of each atom, about."""
+    load: dict[_Atom, _Load] = {}
     most = INFO.options[0].default
-    for points in found.passes.values():
+    for number, points in found.passes.items():
         previous = -math.inf
         for _, time, text in points:
-            gap = time - previous
-            alone = gap > most or previous // _CELL != time // _CELL
-            add(time, min(gap, most) if text else 0.0, int(alone and bool(text)))
+            gap, cell = time - previous, int(time // _CELL)
+            alone = gap > most or previous // _CELL != cell
+            seconds, runs, items = load.get((cell, _SPOKEN, int(number)), (0.0, 0, 0))
+            load[cell, _SPOKEN, int(number)] = (
+                seconds + (min(gap, most) if text else 0.0),
+                runs + int(alone and bool(text)),
+                items + 1,
+            )
             previous = time
-    for _, start, end, _ in found.actions:
-        add(start, end - start, 1)
+    for place, (_, start, end, _) in enumerate(found.actions):
+        load[int(start // _CELL), _ACTED, place] = end - start, 1, 1
     return load
 
 
-def _params(found: Video, first: int, last: int) -> dict[str, Any]:
-    """What a worker needs of the minutes `first` to `last`, and the times of its neighbours."""
-    low, high = first * _CELL, (last + 1) * _CELL
+def _params(found: Video, atoms: list[_Atom]) -> dict[str, Any]:
+    """What a worker needs of atoms in a row, and the times of their narrations' neighbours."""
     passes = {}
     for number, points in found.passes.items():
-        a, b = (bisect.bisect_left(points, x, key=lambda point: point[1]) for x in (low, high))
-        if a < b:
+        cells = [cell for cell, kind, n in atoms if kind == _SPOKEN and n == int(number)]
+        if cells:
+            edges = (cells[0] * _CELL, (cells[-1] + 1) * _CELL)
+            a, b = (bisect.bisect_left(points, x, key=lambda point: point[1]) for x in edges)
             passes[number] = {
                 "before": points[a - 1][1] if a else None,
                 "points": points[a:b],
@@ -325,5 +343,5 @@ def _params(found: Video, first: int, last: int) -> dict[str, Any]:
         "end": found.end,
         "redacted": found.redacted,
         "passes": passes,
-        "actions": [action for action in found.actions if low <= action[1] < high],
+        "actions": [found.actions[place] for _, kind, place in atoms if kind == _ACTED],
     }

@@ -62,15 +62,15 @@ _COLUMNS = tuple(
 )
 _MAX_IMAGE = 64 << 20
 _UNIT_ROWS = 1000
-_JPEG_BYTES = 28_000  # mean of the owners' 456x256 frames; only the plan's estimate rests on it
 
 
 class _Media(NamedTuple):
-    """Where a video is: the file, or the folder of its frames; and the file's bytes."""
+    """Where a video is: the file, or the folder of its frames; and the bytes of the file, or of its
+    first frame."""
 
     uri: str
     frames: bool
-    size: int = 0
+    size: int
 
 
 def units(path: str, target_bytes: int = UNIT_BYTES) -> Iterator[Unit]:
@@ -190,8 +190,9 @@ def _media(path: str, video_ids: list[str]) -> dict[str, _Media]:
             continue
         for folder in (f"{video_id[:3]}/rgb_frames/{video_id}", f"rgb_frames/{video_id}"):
             uri = files.join(path, folder)
-            if files.exists(_frame_uri(uri, 1)):
-                found[video_id] = _Media(uri, frames=True)
+            first = files.glob(uri, files.name_of(_frame_uri(uri, 1)))
+            if first:
+                found[video_id] = _Media(uri, frames=True, size=first[0][1])
                 break
     return found
 
@@ -246,7 +247,8 @@ def _runs(
     duration: float,
     target_bytes: int,
 ) -> Iterator[Unit]:
-    """Runs of one video's actions by time. Each costs its share of the file, or its images."""
+    """Runs of one video's actions by time. Each costs its share of the file, or its images, which
+    are taken to be as large as the first."""
     actions.sort(key=lambda action: (action["start"], action["id"]))
     scale = [action["fps"] if media.frames else 1.0 for action in actions]
     # without a stated length the video is as long as its annotations, which is nearly so
@@ -255,7 +257,7 @@ def _runs(
     for end, (action, per_second) in enumerate(zip(actions, scale, strict=True), 1):
         seconds = max(0.0, min(action["stop"] / per_second, whole) - action["start"] / per_second)
         total += seconds
-        cost += seconds * _FPS * _JPEG_BYTES if media.frames else media.size * seconds / whole
+        cost += media.size * (seconds * _FPS if media.frames else seconds / whole)
         if cost >= target_bytes or end - first >= _UNIT_ROWS or end == len(actions):
             params = {"frames": media.frames, "actions": actions[first:end]}
             name = f"{video_id}-{first:06d}"

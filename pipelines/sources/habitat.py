@@ -19,6 +19,8 @@ the path on the floor is kept, and the camera's tilt, as LOOK_UP and LOOK_DOWN d
 
 from __future__ import annotations
 
+import bisect
+import contextlib
 import functools
 import gzip
 import json
@@ -27,15 +29,17 @@ import re
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from pipelines import files
 from pipelines.episode import UNIT_BYTES, Control, Episode, Frame, Option, SourceInfo, Unit
+from pipelines.kept import Kept
 from pipelines.ops import images, labels, video
 from pipelines.sources import _habitat_fake
 from pipelines.sources._habitat_replay import read_entries, read_motion, shown
+from pipelines.sources._names import Range, ranges
 from schemas import DataError, UsageError
 
 _FPS = 5.0
@@ -107,12 +111,10 @@ _SCENE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _ID = re.compile(r"[A-Za-z0-9:_-]{1,128}")  # of a demonstration: WORKER:ASSIGNMENT
 _IMAGE = re.compile(r"([0-9]{6})\.(?:jpg|png)")
 _VIDEO_FRAMES = 200  # of a demonstration, for the plan alone
-# every unit of a scene reads all of its JSON, so that must stay small beside the frames
-_FRAMES_PER_JSON = 8
 
 
 def units(path: str, target_bytes: int = UNIT_BYTES) -> Iterator[Unit]:
-    """Every scene's episodes, in parts of about `target_bytes` of frames; nothing is opened.
+    """Every scene's episodes by name, in parts of about `target_bytes`; nothing is opened.
 
     Raises:
         UsageError: if there are no episodes.
@@ -135,37 +137,59 @@ def units(path: str, target_bytes: int = UNIT_BYTES) -> Iterator[Unit]:
 def _units(
     path: str, folder: str, scene: str, uri: str, size: int, target_bytes: int
 ) -> Iterator[Unit]:
-    place, names, frames, cost = _listed(path, folder, scene)
-    parts = max(1, -(-cost // max(target_bytes, _FRAMES_PER_JSON * size, 1)))
-    for part in range(parts):
+    place, found = _listed(path, folder, scene)
+    # each episode with its share of the JSON, which units that follow one another read once
+    share = size // max(len(found), 1)
+    sizes = {name: cost + share for name, (_, cost) in found.items()}
+    rest = size - share * len(found)
+    for part, (names, mine) in enumerate(ranges(sizes, target_bytes)):
         yield Unit(
             id=f"{folder}.{scene}.{part:04d}",
             uri=uri,
             split=_SPLITS[folder],
-            cost=size + cost // parts,
-            episodes=-(-names // parts),
-            frames=-(-frames // parts),
+            cost=sum(sizes[name] for name in mine) + (rest if names.leads else 0),
+            episodes=len(mine),
+            frames=sum(found[name][0] for name in mine),
             version=INFO.version,
-            params={"folder": folder, "place": place, "part": part, "parts": parts},
+            params={"folder": folder, "place": place, "names": names},
         )
 
 
-def _listed(path: str, folder: str, scene: str) -> tuple[str, int, int, int]:
-    """Where the scene's frames are, "" if nowhere; its episodes, frames and their bytes."""
+def _listed(path: str, folder: str, scene: str) -> tuple[str, dict[str, tuple[int, int]]]:
+    """Where the scene's frames are, "" if nowhere; an episode's name -> frames, their bytes."""
+    found: dict[str, tuple[int, int]] = {}
     for pattern in _PLACES:
         place = pattern.format(split=folder)
         base = files.join(path, *place.split("/"), scene)
-        listed = files.glob(base, "**")
-        if listed:
-            names = {uri.removeprefix(base).lstrip("/").split("/")[0] for uri, _ in listed}
-            videos = sum(uri.endswith(".mp4") for uri, _ in listed)
-            frames = len(listed) - videos + videos * _VIDEO_FRAMES
-            return place, len(names), frames, sum(size for _, size in listed)
-    return "", 0, 0, 0
+        for uri, size in files.glob(base, "**"):
+            name = uri.removeprefix(base).lstrip("/").split("/")[0].removesuffix(".mp4")
+            frames, cost = found.get(name, (0, 0))
+            more = _VIDEO_FRAMES if uri.endswith(".mp4") else 1
+            found[name] = frames + more, cost + size
+        if found:
+            return place, found
+    return "", found
+
+
+class _Scene(NamedTuple):
+    """A scene's JSON.
+
+    Attributes:
+        listed: its episodes, in the order of the file.
+        order: names and places in `listed` of those that have a name, sorted.
+        categories: as of `_categories`.
+    """
+
+    listed: list[Any]
+    order: list[tuple[str, int]]
+    categories: dict[str, Any]
+
+
+_KEPT: Kept[_Scene] = Kept(lambda scene: None)
 
 
 def episodes(unit: Unit) -> Iterator[Episode | DataError]:
-    """The unit's demonstrations, in the order of the file.
+    """The unit's demonstrations by name; before all of them, what has no name that could be one.
 
     An episode without `reference_replay` is a start and a goal: a declared loss, unless frames
     claim that it was played.
@@ -173,32 +197,51 @@ def episodes(unit: Unit) -> Iterator[Episode | DataError]:
     Raises:
         DataError: if the file is damaged, or too large, or no file of episodes.
     """
-    content = _load(unit.uri)
+    names = Range(*unit.params["names"])
+    scene = files.name_of(unit.uri).removesuffix(".json.gz")
+    state = () if names.leads and names.ends else Kept.state(unit.uri)
+    read = _KEPT.take(state)
+    if read is None:
+        read = _scene(unit.uri, scene)
+    if names.leads:
+        yield from _nameless(read.listed, scene)
+    first = bisect.bisect_left(read.order, (names.first,))
+    end = len(read.order) if names.until is None else bisect.bisect_left(read.order, (names.until,))
+    for place in range(first, end):
+        name, number = read.order[place]
+        where = f"episodes[{number}]"
+        try:
+            if place and read.order[place - 1][0] == name:
+                raise DataError("an episode of this id stands before it", stage="annotate")
+            yield _episode(unit, read.listed[number], scene, name, read.categories, where)
+        except DataError as e:
+            e.key, e.where = f"{unit.params['folder']}.{scene}.{name}", e.where or where
+            yield e
+    if not names.ends:
+        _KEPT.put(state, read)
+
+
+def _scene(uri: str, scene: str) -> _Scene:
+    content = _load(uri)
     listed = content.get("episodes")
     if not isinstance(listed, list):
         raise DataError("no list of episodes in it", stage="annotate")
-    part, parts = unit.params["part"], unit.params["parts"]
-    mine = range(len(listed) * part // parts, len(listed) * (part + 1) // parts)
-    categories = _categories(content.get("goals"))
-    del content  # the goals' view points are most of it
-    scene = files.name_of(unit.uri).removesuffix(".json.gz")
-    seen: set[str] = set()
+    order = []
     for number, raw in enumerate(listed):
-        key = where = f"episodes[{number}]"
+        with contextlib.suppress(DataError):
+            order.append((_name(raw, scene), number))
+    # the goals' view points are most of the JSON, and are let go
+    return _Scene(listed, sorted(order), _categories(content.get("goals")))
+
+
+def _nameless(listed: list[Any], scene: str) -> Iterator[DataError]:
+    """What is wrong with the episodes that have no name."""
+    for number, raw in enumerate(listed):
         try:
-            name = _name(raw, scene)
-            key = f"{unit.params['folder']}.{scene}.{name}"
-            repeated = key in seen
-            seen.add(key)
-            if number not in mine:
-                continue
-            if repeated:
-                raise DataError("an episode of this id stands before it", stage="annotate")
-            yield _episode(unit, raw, scene, name, categories, where)
+            _name(raw, scene)
         except DataError as e:
-            if number in mine:
-                e.key, e.where = key, e.where or where
-                yield e
+            e.key = e.where = f"episodes[{number}]"
+            yield e
 
 
 def _load(uri: str) -> dict[str, Any]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 import io
 import json
-import re
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,8 +16,10 @@ import pyarrow.parquet as pq
 
 from pipelines import files
 from pipelines.episode import UNIT_BYTES, Episode, Frame, Option, Shrink, SourceInfo, Unit
-from pipelines.ops import images, labels
+from pipelines.kept import Kept
+from pipelines.ops import images
 from pipelines.sources._laion_rows import SIDES, Row, Rows, plain_text
+from pipelines.sources._laion_tar import LEAST, Index, Member, bounds
 from schemas import DataError, UsageError
 
 _OPTIONS = (
@@ -66,21 +67,18 @@ and "punsafe") for the options to go by; PATH is its --output_folder.""",
     weight=0.05,
 )
 
-MAX_MEMBER = 64 << 20
 _IMAGE_BYTES = 32 << 10  # a guess for the plan, of a 256-pixel JPEG with its texts
-_MAX_MEMBERS = 4_000_000
 _LIMITS = {
     "similarity": "min_similarity",
     "pwatermark": "max_pwatermark",
     "punsafe": "max_punsafe",
 }
 _NSFW = {"UNLIKELY": 0, "UNSURE": 1, "UNTAGGED": 1, "NSFW": 2}
-_MEMBER = re.compile(r"(?:\./)?([A-Za-z0-9_-]{1,64})\.([a-z0-9]{1,16})")
-_IMAGES = ("jpg", "jpeg", "png", "webp")
 
 
 def units(path: str, target_bytes: int = UNIT_BYTES) -> Iterator[Unit]:
-    """One unit per tar, whatever its size, from the listing alone; its images are a guess by size.
+    """Each tar in parts of about `target_bytes`, from the listing alone; its images are a guess by
+    size. A part is a range of keys; which, the tar's own headers say when it is read.
 
     Raises:
         UsageError: if there are no shards.
@@ -98,65 +96,105 @@ def units(path: str, target_bytes: int = UNIT_BYTES) -> Iterator[Unit]:
         )
     for stem in stems:
         uri, size = tars.get(stem, (files.join(path, f"{stem}.tar"), 0))
-        guess = -(-size // _IMAGE_BYTES)
-        yield Unit(
-            id=stem,
-            uri=uri,
-            split=None,
-            cost=size,
-            episodes=guess,
-            frames=guess,
-            version=INFO.version,
-        )
+        # without a parquet there is one loss, to be said once
+        parts = max(1, -(-size // max(target_bytes, LEAST))) if stem in tables else 1
+        for part in range(parts):
+            cost = size * (part + 1) // parts - size * part // parts
+            guess = -(-cost // _IMAGE_BYTES)
+            yield Unit(
+                id=f"{stem}.{part:04d}" if parts > 1 else stem,
+                uri=uri,
+                split=None,
+                cost=cost,
+                episodes=guess,
+                frames=guess,
+                version=INFO.version,
+                params={"part": part, "parts": parts},
+            )
 
 
 def episodes(unit: Unit) -> Iterator[Episode | DataError]:
     """One episode of one frame per image, by key, whatever the order in the tar.
 
     The caption is the action, so an image without one is dead-lettered. Rows that were never
-    downloaded, and those that an option rejects, are declared losses: recorded, not counted.
+    downloaded, and those that an option rejects, are declared losses: recorded, not counted. What
+    is wrong with the tar or the parquet as a whole is said by the first part; where nothing can be
+    read, each part says what it loses.
 
     Raises:
         DataError: if the tar or the parquet is missing, or the parquet cannot be read.
     """
-    rows = Rows(unit.uri.removesuffix(".tar") + ".parquet")
-    yield from rows.index()
-    if not files.exists(unit.uri):
-        raise DataError(f"{files.name_of(unit.uri)} is missing beside its parquet")
-    # one copy of a remote tar costs less than a request for each of its members
-    with files.local_copy(unit.uri) as path, open(path, "rb") as tar:
-        members: dict[str, dict[str, _Member]] = {}
-        yield from _index(tar, files.name_of(unit.uri), members)
-        for key in sorted(rows.numbers.keys() | members.keys()):
+    part, parts = unit.params["part"], unit.params["parts"]
+    table = unit.uri.removesuffix(".tar") + ".parquet"
+    state = Kept.state(table, unit.uri) if parts > 1 else ()
+    shard = _KEPT.take(state if part else ())
+    ended = False
+    try:
+        if shard is None:
+            shard = _Shard(table)
+            for error in shard.opened(unit.uri, parts):
+                if part == 0:
+                    yield error
+        yield from shard.episodes(unit)
+        ended = part + 1 < parts
+    finally:
+        if shard and ended:
+            _KEPT.put(state, shard)
+        elif shard:
+            shard.close()
+
+
+class _Shard:
+    """A tar and its parquet. Where its parts follow one another in a worker they share it: one
+    copy of a remote tar, and one pass over the headers.
+
+    Raises:
+        DataError: if the parquet cannot be read.
+    """
+
+    def __init__(self, table: str):
+        self._rows = Rows(table)
+        self._index = Index()
+        self._stack = contextlib.ExitStack()
+
+    def opened(self, uri: str, parts: int) -> Iterator[DataError]:
+        """Makes it ready to be read in so many parts; what is wrong with it as a whole.
+
+        Raises:
+            DataError: if there is no tar.
+        """
+        yield from self._rows.index()
+        if not files.exists(uri):
+            raise DataError(f"{files.name_of(uri)} is missing beside its parquet")
+        # one copy of a remote tar costs less than a request for each of its members; it has no name
+        # once it is open, so nothing is left of it when this process ends
+        with files.local_copy(uri) as path:
+            self._tar = self._stack.enter_context(open(path, "rb"))  # noqa: SIM115
+        yield from self._index.errors(self._tar, files.name_of(uri))
+        self._keys = sorted(self._rows.numbers.keys() | self._index.members.keys())
+        self._bounds = bounds(self._keys, self._index.starts(parts))
+
+    def close(self) -> None:
+        """Closes the tar, and so deletes the copy of a remote one."""
+        self._stack.close()
+
+    def episodes(self, unit: Unit) -> Iterator[Episode | DataError]:
+        """Those of a part."""
+        for key in self._keys[slice(*self._bounds[unit.params["part"]])]:
             try:
-                if key not in rows.numbers:
+                if key not in self._rows.numbers:
                     raise DataError("in the tar but not in the parquet", stage="annotate")
-                yield _episode(unit, key, rows[key], members.get(key, {}), tar)
+                members = self._index.members.get(key, {})
+                yield _episode(unit, key, self._rows[key], members, self._tar)
             except DataError as e:
                 e.key = key
                 yield e
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Member:
-    """Where a file's bytes are in the tar."""
-
-    name: str
-    offset: int
-    size: int
-
-    def read(self, tar: BinaryIO) -> bytes:
-        tar.seek(self.offset)
-        data = tar.read(self.size)
-        if len(data) < self.size:
-            raise DataError(
-                f"the tar ends after {len(data)} of the {self.size} bytes of {self.name}",
-                where=self.name,
-            )
-        return data
+_KEPT: Kept[_Shard] = Kept(_Shard.close)
 
 
-def _episode(unit: Unit, key: str, row: Row, members: dict[str, _Member], tar: BinaryIO) -> Episode:
+def _episode(unit: Unit, key: str, row: Row, members: dict[str, Member], tar: BinaryIO) -> Episode:
     status = row.text("status")
     if not status:
         raise DataError("the row has no status", stage="annotate")
@@ -174,9 +212,10 @@ def _episode(unit: Unit, key: str, row: Row, members: dict[str, _Member], tar: B
         raise DataError("no caption, so no action", stage="annotate", where=image.name)
     license = row.text("license")
     decode = _Image(image.read(tar), unit.option(INFO, "min_size"))
+    stem = files.name_of(unit.uri).removesuffix(".tar")
     return Episode(
         # img2dataset begins its keys with the shard's number; others could meet in two shards
-        id=key if key.startswith(unit.id) else f"{unit.id}-{key}",
+        id=key if key.startswith(stem) else f"{stem}-{key}",
         frames=[Frame(time=0.0, image=decode, text=text)],
         source_range=image.name,
         license="" if license == "?" else license,
@@ -227,56 +266,6 @@ def _reject(what: str, values: list[float], option: str, limit: float) -> None:
 
 def _list(path: str, suffix: str) -> list[tuple[str, int]]:
     return files.glob(path, f"*.{suffix}")
-
-
-class _Bounded:
-    """A file whose single reads are bounded: tarfile reads some headers whole, at any size."""
-
-    def __init__(self, file: BinaryIO):
-        self._file = file
-        self.seek, self.tell = file.seek, file.tell
-
-    def read(self, size: int = -1) -> bytes:
-        if not 0 <= size <= MAX_MEMBER:
-            raise tarfile.ReadError(f"a header of {size} bytes")
-        return self._file.read(size)
-
-
-def _index(tar: BinaryIO, name: str, members: dict[str, dict[str, _Member]]) -> Iterator[DataError]:
-    """Fills key -> "image" or suffix -> where, by the headers alone; what is wrong with others."""
-    count = 0
-    try:
-        with tarfile.open(fileobj=_Bounded(tar), mode="r:") as archive:  # type: ignore[arg-type]
-            while (info := archive.next()) is not None:
-                archive.members = []  # it would keep every header
-                count += 1
-                if count > _MAX_MEMBERS:
-                    raise tarfile.ReadError(f"more than {_MAX_MEMBERS} members")
-                try:
-                    _add(members, info)
-                except DataError as e:
-                    e.key = e.where = labels.clean_text(info.name)[:200]
-                    yield e
-    except (tarfile.TarError, ValueError, OverflowError, RecursionError) as e:
-        # what stood before the damage is used; the rows whose members are lost are reported each
-        reason = labels.clean_text(str(e))[:500]
-        yield DataError(f"the tar is damaged: {reason}", key=name)
-
-
-def _add(members: dict[str, dict[str, _Member]], info: tarfile.TarInfo) -> None:
-    match = _MEMBER.fullmatch(info.name)
-    if not match:
-        raise DataError("the member's name is not KEY.SUFFIX")
-    if not info.isreg() or info.issparse():
-        raise DataError("the member is not a plain file")
-    if info.size > MAX_MEMBER:
-        raise DataError(f"the member has {info.size} bytes, more than {MAX_MEMBER}")
-    key, suffix = match.groups()
-    parts = members.setdefault(key, {})
-    kind = "image" if suffix in _IMAGES else suffix
-    if kind in parts:
-        raise DataError(f"{key} has a second {kind}")
-    parts[kind] = _Member(name=info.name, offset=info.offset_data, size=info.size)
 
 
 def fake(root: Path, seed: int, *, traps: bool = True) -> Path:

@@ -19,6 +19,7 @@ from pipelines.episode import UNIT_BYTES, Episode, SourceInfo, Unit, split_of
 from pipelines.ops.labels import clean_text
 from pipelines.sources import _matterport3d_fake
 from pipelines.sources._matterport3d_scan import Scan
+from pipelines.sources._names import Range, ranges
 from pipelines.sources._tour import CONTROLS, FPS, OPTIONS, Tour
 from schemas import DataError, UsageError
 
@@ -56,6 +57,7 @@ lists: tasks/benchmark of the owners' repository.""",
 )
 
 _SCAN = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_PANO = re.compile(r"([A-Za-z0-9_-]{1,64})_(?:skybox[0-5]_sami\.jpg|d[0-2]_[0-5]\.png)")
 _SPLITS = ("train", "val", "test")
 _MAX_SPLIT = 1 << 20
 # what a scan's panorama becomes, for the plan: looks, steps, ways out and a walk
@@ -63,7 +65,7 @@ _EPISODES, _FRAMES = 8, 160
 
 
 def units(path: str, target_bytes: int = UNIT_BYTES) -> Iterator[Unit]:
-    """Each scan's panoramas, in parts of about `target_bytes` of skyboxes and depth.
+    """Each scan's panoramas by name, in parts of about `target_bytes` of skyboxes and depth.
 
     Raises:
         UsageError: if there is no skybox.
@@ -75,36 +77,34 @@ def units(path: str, target_bytes: int = UNIT_BYTES) -> Iterator[Unit]:
     }
     routes = [files.name_of(uri) for uri, _ in files.glob(path, "R2R_*.json")]
     splits = _splits(path)
-    sizes: dict[str, int] = collections.Counter()
+    sizes: dict[str, dict[str, int]] = collections.defaultdict(collections.Counter)
     faces: dict[str, int] = collections.Counter()
     for kind in ("matterport_skybox_images", "undistorted_depth_images"):
         for uri, size in files.glob(path, "*", kind, "*"):
             scan = uri.rsplit("/", 3)[1]
-            sizes[scan] += size
             faces[scan] += kind.startswith("matterport")
+            if match := _PANO.fullmatch(files.name_of(uri)):
+                sizes[scan][match[1]] += size
     if not any(faces.values()):
         raise UsageError(
             f"{path}: found no {{scan}}/matterport_skybox_images/*.jpg; give the folder that holds"
             " the scans; `unisim sources matterport3d` shows it"
         )
-    for scan in sorted(set(sizes) | graphs | set(splits)):
+    for scan in sorted(set(faces) | graphs | set(splits)):
         if not _SCAN.fullmatch(scan):
             where = clean_text(files.join(path, scan))
             raise UsageError(f"{where}: not named for a scan; move it elsewhere")
-        panos = -(-faces[scan] // 6)
-        parts = max(1, min(panos, -(-sizes[scan] // max(target_bytes, 1))))
-        for part in range(parts):
+        for part, (names, mine) in enumerate(ranges(sizes[scan], target_bytes)):
             yield Unit(
                 id=f"{scan}.{part:04d}",
                 uri=files.join(path, scan),
                 split=splits.get(scan) or split_of(INFO.name, scan),
-                cost=sizes[scan] // parts,
-                episodes=_EPISODES * panos // parts,
-                frames=_FRAMES * panos // parts,
+                cost=sum(sizes[scan][name] for name in mine),
+                episodes=_EPISODES * len(mine),
+                frames=_FRAMES * len(mine),
                 version=INFO.version,
                 params={
-                    "part": part,
-                    "parts": parts,
+                    "names": names,
                     "graph": f"connectivity/{scan}{suffix}" if scan in graphs else "",
                     "routes": routes,
                 },
@@ -124,8 +124,8 @@ def _splits(path: str) -> dict[str, str]:
 
 
 def episodes(unit: Unit) -> Iterator[Episode | DataError]:
-    """The episodes that begin at the unit's panoramas, in the order of their ids, then the routes
-    that do. What is wrong with the scan as a whole is said by its first unit.
+    """The episodes that begin at the unit's panoramas, in the order of their ids, each followed by
+    the routes from there. What is wrong with the scan as a whole is said by its first unit.
 
     Raises:
         DataError: if the scan is listed but absent, or its connectivity cannot be read.
@@ -134,18 +134,9 @@ def episodes(unit: Unit) -> Iterator[Episode | DataError]:
     if not files.exists(unit.uri):
         raise DataError(f"scan {name} is listed, but not there", key=name, counts=False)
     scan = Scan(root, name, unit.params["graph"], unit.params["routes"])
-    part, parts = unit.params["part"], unit.params["parts"]
-    if part == 0:
-        yield from scan.errors
-    names = sorted(scan.panos)
-    mine = names[len(names) * part // parts : len(names) * (part + 1) // parts]
-    here = set(mine)
-    routes = [
-        route
-        for route in scan.routes
-        if route.panos[0] in here or (part == 0 and route.panos[0] not in scan.panos)
-    ]
-    yield from Tour(name, scan.panos, unit, INFO).episodes(mine, routes)
+    errors = [(error.key.removeprefix(name).lstrip("."), error) for error in scan.errors]
+    tour = Tour(name, scan.panos, unit, INFO)
+    yield from tour.episodes(Range(*unit.params["names"]), scan.routes, errors)
 
 
 def fake(root: Path, seed: int, *, traps: bool = True) -> Path:

@@ -28,7 +28,8 @@ from pipelines import files
 from pipelines.episode import UNIT_BYTES, Episode, Option, SourceInfo, Unit, split_of
 from pipelines.ops.labels import clean_text
 from pipelines.sources import _panorama_fake
-from pipelines.sources._panorama_scan import IMAGE, Scan
+from pipelines.sources._names import Range, ranges
+from pipelines.sources._panorama_scan import IMAGE, Scan, with_depth
 from pipelines.sources._tour import CONTROLS, FPS, OPTIONS, Tour
 from schemas import DataError, UsageError
 
@@ -71,17 +72,18 @@ _EPISODES, _FRAMES = 8, 160  # of a panorama, for the plan
 
 
 def units(path: str, target_bytes: int = UNIT_BYTES) -> Iterator[Unit]:
-    """Each folder's panoramas, in parts of about `target_bytes`.
+    """Each folder's panoramas by name, in parts of about `target_bytes`. A poses.json is opened
+    where there is more than that, to know which depth is of which image.
 
     Raises:
         UsageError: if there is no image.
     """
-    found: dict[str, list[int]] = {}
+    found: dict[str, dict[str, int]] = {}
     root = path.rstrip("/")
     for pattern in (("*",), ("*", "*")):
         for uri, size in files.glob(root, *pattern):
             if IMAGE.fullmatch(files.name_of(uri)):
-                found.setdefault(uri.rsplit("/", 1)[0], []).append(size)
+                found.setdefault(uri.rsplit("/", 1)[0], {})[files.name_of(uri)] = size
     if not found:
         raise UsageError(
             f"{path}: found no *.jpg, *.png, *.webp or *.hdr there or a folder deeper; give the"
@@ -91,17 +93,18 @@ def units(path: str, target_bytes: int = UNIT_BYTES) -> Iterator[Unit]:
         scan = "" if folder == root else files.name_of(folder)
         if scan and (not _NAME.fullmatch(scan) or clean_text(scan) != scan):
             raise UsageError(f"{clean_text(folder)}: no name for a scan; rename it, without '@'")
-        parts = max(1, min(len(sizes), -(-sum(sizes) // max(target_bytes, 1))))
-        for part in range(parts):
+        if sum(sizes.values()) > target_bytes:
+            sizes = with_depth(folder, sizes)
+        for part, (names, mine) in enumerate(ranges(sizes, target_bytes)):
             yield Unit(
                 id=f"{scan or '.'}.{part:04d}",
                 uri=folder,
                 split=split_of(INFO.name, scan) if scan else None,
-                cost=sum(sizes) // parts,
-                episodes=_EPISODES * len(sizes) // parts,
-                frames=_FRAMES * len(sizes) // parts,
+                cost=sum(sizes[name] for name in mine),
+                episodes=_EPISODES * len(mine),
+                frames=_FRAMES * len(mine),
                 version=INFO.version,
-                params={"scan": scan, "part": part, "parts": parts},
+                params={"scan": scan, "names": names},
             )
 
 
@@ -111,20 +114,17 @@ def episodes(unit: Unit) -> Iterator[Episode | DataError]:
     Raises:
         DataError: if there is a poses.json that cannot be read.
     """
-    part, parts = unit.params["part"], unit.params["parts"]
     name = unit.params["scan"] or "scan"
     try:
         scan = Scan(unit.uri, unit.option(INFO, "reach"))
     except DataError as e:
         e.key = name
         raise
-    for error in scan.errors if part == 0 else ():
-        error.key = f"{name}.{error.key}"
-        yield error
-    names = sorted(scan.panos)
-    mine = names[len(names) * part // parts : len(names) * (part + 1) // parts]
+    errors = [(error.key, error) for error in scan.errors]
+    for key, error in errors:
+        error.key = f"{name}.{key}"
     tour = Tour(name, scan.panos, unit, INFO, scan.license)
-    yield from tour.episodes(mine, [])
+    yield from tour.episodes(Range(*unit.params["names"]), [], errors)
 
 
 def fake(root: Path, seed: int, *, traps: bool = True) -> Path:

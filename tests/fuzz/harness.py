@@ -3,9 +3,10 @@
     python -m tests.fuzz.harness --runs 2000
 
 Each run takes the clean fake of a source, damages one file, and makes a table of it in this
-process. Wanted: a usage error, or a table that the audit finds clean in which every episode stands
-unchanged that does not depend on the damaged file. Anything else, a run of more than 10 seconds
-included, is a failure and is printed with the command that repeats it.
+process, every other time in several shards. Wanted: a usage error, or a table that the audit finds
+clean in which every episode stands unchanged that does not depend on the damaged file. Anything
+else, a run of more than 10 seconds included, is a failure and is printed with the command that
+repeats it.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ _encoder: TextEncoder | None = None
 Episodes = dict[str, tuple]
 
 
-def make_table(name: str, path: Path, out: Path) -> str:
+def make_table(name: str, path: Path, out: Path, shard_mb: float = plan.SHARD_MB) -> str:
     """Plan, write, embed and commit as `unisim prepare` does, without a runner.
 
     Returns:
@@ -56,7 +57,7 @@ def make_table(name: str, path: Path, out: Path) -> str:
     """
     global _encoder
     try:
-        made = plan.make([(name, str(path))], tiers=_TIERS, fps={})
+        made = plan.make([(name, str(path))], tiers=_TIERS, fps={}, shard_mb=shard_mb)
     except UsageError as e:
         assert "\n" not in str(e), f"an error of several lines: {e}"
         return "refused"
@@ -184,7 +185,9 @@ def run(corpus: Corpus, number: int, seed: int) -> tuple[str, str, int]:
         (raw / file.relative_to(corpus.root / "raw")).write_bytes(damaged)
         out = raw.parent / "table"
         begin = time.monotonic()
-        outcome = make_table(corpus.name, raw / corpus.path.relative_to(corpus.root / "raw"), out)
+        path = raw / corpus.path.relative_to(corpus.root / "raw")
+        size = sum(file.stat().st_size for file in corpus.files)
+        outcome = make_table(corpus.name, path, out, size / 4e6 if number % 2 else plan.SHARD_MB)
         seconds = time.monotonic() - begin
         assert seconds < LIMIT, f"{seconds:.1f} s"
         if outcome == "table":

@@ -188,7 +188,7 @@ def test_the_real_episodes_are_declared_losses_one_by_one():
     with gzip.open(sample(OBJECTNAV) / "val_mini" / "content" / f"{SCENE}.json.gz") as file:
         names = [episode["episode_id"] for episode in json.load(file)["episodes"]]
     found = read(sample(OBJECTNAV))
-    assert list(found) == [f"val_mini.{SCENE}.{name}" for name in names]
+    assert list(found) == sorted(f"val_mini.{SCENE}.{name}" for name in names)
     assert all(isinstance(e, DataError) and not e.counts for e in found.values())
     (unit,) = habitat.units(str(sample(OBJECTNAV)))
     assert (unit.split, unit.episodes, unit.frames) == ("val", 0, 0)
@@ -556,7 +556,7 @@ def test_units_are_parts_of_scenes_and_nothing_is_opened(tmp_path, monkeypatch):
         for name in ("open_read", "read", "local_copy"):
             patched.setattr(habitat.files, name, opened)
         (unit,) = habitat.units(str(tmp_path))
-        capped = list(habitat.units(str(tmp_path), 1))
+        single = list(habitat.units(str(tmp_path), 1))
     content = tmp_path / "train" / "content" / f"{SCENE}.json.gz"
     frames = sum(p.stat().st_size for p in (tmp_path / "train" / "frames").rglob("*.png"))
     assert unit.cost == frames + content.stat().st_size
@@ -566,13 +566,32 @@ def test_units_are_parts_of_scenes_and_nothing_is_opened(tmp_path, monkeypatch):
         10,
         60,
     )
-    # no more parts than keep the reading of the JSON small
-    assert len(capped) == -(-frames // (8 * content.stat().st_size))
-    monkeypatch.setattr(habitat, "_FRAMES_PER_JSON", 0)
-    parts = list(habitat.units(str(tmp_path), frames // 3))
-    assert len(parts) == len({u.id for u in parts}) >= 3
-    assert sum(u.cost for u in parts) <= frames + len(parts) * content.stat().st_size
-    assert list(read(tmp_path, frames // 3)) == whole
+    assert [u.episodes for u in single] == [1] * 10
+    parts = list(habitat.units(str(tmp_path), unit.cost // 3))
+    assert len(parts) == len({u.id for u in parts}) == 4
+    for cut in (single, parts):
+        assert sum(u.cost for u in cut) == unit.cost
+    for target in (1, unit.cost // 3):
+        assert list(read(tmp_path, target)) == whole
+
+
+def test_a_file_is_read_once_by_units_in_a_row_and_again_when_it_has_changed(tmp_path, monkeypatch):
+    names = [str(i) for i in range(4)]
+    corpus(tmp_path, [demonstration(name) for name in names])
+    read_by: list[str] = []
+    load = habitat._load
+    monkeypatch.setattr(habitat, "_load", lambda uri: read_by.append(uri) or load(uri))
+    units = list(habitat.units(str(tmp_path), 1))
+    found = [item for unit in units for item in habitat.episodes(unit)]
+    assert [item.id for item in found] == [key(name) for name in names]  # type: ignore[union-attr]
+    assert len(read_by) == 1
+    list(habitat.episodes(units[0]))
+    path = write_content(tmp_path, [demonstration(name, object_category="sofa") for name in names])
+    (item,) = habitat.episodes(units[1])
+    assert "sofa" in next(iter(item.frames)).text  # type: ignore[union-attr]
+    path.unlink()
+    with pytest.raises(DataError, match="gone since the plan"):
+        next(habitat.episodes(units[2]))
 
 
 def test_units_do_not_depend_on_the_place(tmp_path):

@@ -16,7 +16,7 @@ import pytest
 from pipelines import sources
 from pipelines.episode import Episode, Source
 from pipelines.ops.images import encode_jpeg
-from pipelines.sources import laion
+from pipelines.sources import _laion_tar, laion
 from schemas import DataError, UsageError
 from tests.samples import sample
 
@@ -251,7 +251,7 @@ def test_a_member_beyond_the_limit_is_refused_unread(tmp_path, monkeypatch):
     rows, members = good(["000000", "000002"])
     huge = member("000001.jpg", bytes(5000))
     shard(tmp_path, [*rows, row("000001")], [members[0], huge, members[1]])
-    monkeypatch.setattr(laion, "MAX_MEMBER", 4999)
+    monkeypatch.setattr(_laion_tar, "MAX_MEMBER", 4999)
     found = read(tmp_path)
     assert [episode(i).id for i in found if isinstance(i, Episode)] == ["000000", "000002"]
     assert "5000 bytes" in errors(found)["000001.jpg"].reason
@@ -264,7 +264,7 @@ def test_a_header_beyond_the_limit_is_refused_unread(tmp_path, monkeypatch):
     long = member("000002.jpg", b"", pax_headers={"comment": "x" * 100_000})
     mixed = [members[0], long, members[1]]
     shard(tmp_path, rows, mixed, format=tarfile.PAX_FORMAT)
-    monkeypatch.setattr(laion, "MAX_MEMBER", 50_000)
+    monkeypatch.setattr(_laion_tar, "MAX_MEMBER", 50_000)
     found = read(tmp_path)
     assert episode(next(i for i in found if isinstance(i, Episode))).id == "000000"
     assert "damaged" in errors(found)["00000.tar"].reason

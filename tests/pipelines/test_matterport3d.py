@@ -19,6 +19,7 @@ from pipelines.ops.controls import compose, wrap
 from pipelines.ops.unify import unify
 from pipelines.sources import _panorama_scan as panorama_scan
 from pipelines.sources._matterport3d_scan import Scan
+from pipelines.sources._names import Range
 from pipelines.sources._tour import Pano, Tour
 from schemas import DataError
 from schemas.controls import INDEX
@@ -173,7 +174,7 @@ def turned(text: str) -> float:
 @settings(max_examples=60)
 def test_composed_deltas_are_the_way_to_the_end(seed, places):
     """Any episode's, through float32 and the resampler's composition; and the words agree."""
-    names = [f"p{i}" for i in range(len(places))]
+    names = [f"p{i:03d}" for i in range(len(places))]
     panos = {
         name: Pano(
             id=name,
@@ -194,7 +195,7 @@ def test_composed_deltas_are_the_way_to_the_end(seed, places):
         options={"seed": seed, "looks": 1, "min_overlap": 0},
     )
     tour = Tour("scan", panos, unit, sources.get("matterport3d").INFO)
-    for episode in tour.episodes(names[:3], []):
+    for episode in tour.episodes(Range("", "p003"), [], []):
         if isinstance(episode, DataError):
             assert not episode.counts
             continue
