@@ -14,6 +14,7 @@ from tests.bench.decode import ROUNDS, ratio_of, seconds_of, write_table
 from tests.bench.timing import Peer, Row, interleaved, progress, run_alone
 
 EPISODES, STEPS = 50, 40
+MANY = 200  # episodes, through Beam, so that starting is not most of it
 FEW = 10  # episodes, for LeRobot
 KINDS = ("image", "video")
 
@@ -25,7 +26,7 @@ def rows(folder: Path, lerobot: str | None) -> Iterator[Row]:
     with Peer(sys.executable, "peer_rlds") as peer:
         peer.ask(library="describe", folder=str(corpus))
         yield _loop_row(peer, folder, corpus)
-    yield from _beam_rows(folder, corpus)
+    yield from _beam_rows(folder)
     yield _lerobot_row(folder, lerobot)
 
 
@@ -47,8 +48,9 @@ def _table(folder: Path, corpus: Path) -> Callable[[], float]:
     return lambda: seconds_of(lambda: write_table(folder, corpus, "bridge"))
 
 
-def _beam_rows(folder: Path, corpus: Path) -> Iterator[Row]:
+def _beam_rows(folder: Path) -> Iterator[Row]:
     """Wall seconds of both writers, then what crosses their shuffles."""
+    corpus = clips.write_episodes(folder / "many", MANY, steps=STEPS)
 
     def run(side: Callable[..., Any], counted: str = "") -> dict[str, float]:
         out = folder / "beam"
@@ -61,7 +63,7 @@ def _beam_rows(folder: Path, corpus: Path) -> Iterator[Row]:
         ROUNDS, {name: functools.partial(_wall, run, side) for name, side in sides.items()}
     )
     ours, peer = taken["ours"], taken["peer"]
-    name = f"  through Beam, {beam_tables.WORKERS} workers (wall)"
+    name = f"{MANY * STEPS:,} through Beam, {beam_tables.WORKERS} workers (wall)"
     yield Row(name, "tfds' Beam", f"{ours:.1f} s", f"{peer:.1f} s", ratio_of(ours, peer, 2))
     found = {name: run(side, "1") for name, side in sides.items()}
     for label, key in (("  bytes shuffled", "bytes"), ("  of which with pixels", "pixels")):
