@@ -365,14 +365,18 @@ def move(path: str, target: str) -> None:
 
 def each(action: Callable[..., None], items: Iterable[tuple[str, ...]], where: str) -> None:
     """The action of all items, which are its arguments; at once and in any order if they are on
-    the remote store `where`, as each waits for an answer or two."""
+    the remote store `where`, as each waits for an answer or two. Ends at the first failure."""
     if is_local(where):
         for item in items:
             action(*item)
         return
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        for done in [pool.submit(action, *item) for item in items]:
-            done.result()
+        try:
+            for done in [pool.submit(action, *item) for item in items]:
+                done.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def prune(folder: str) -> None:
