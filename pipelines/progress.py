@@ -153,7 +153,8 @@ class Reporter:
             begin = time.monotonic()
             self._read_once()
             # a listing of very many receipts is not to be all that a server does
-            pause = max(3 * (time.monotonic() - begin), *(x.source.every for x in self._lines))
+            pause = min(3 * (time.monotonic() - begin), _THEN)
+            pause = max(pause, *(line.source.every for line in self._lines))
 
     def _read_once(self) -> None:
         with self._reading:

@@ -124,6 +124,7 @@ class Shards:
         self._counters = counters
         self._before = before
         self._finished: dict[str, Counts] = {}
+        self._told = NOTHING
 
     def begin(self) -> None:
         """Receipts stay, and notes are of shards that will be begun again."""
@@ -135,7 +136,11 @@ class Shards:
         if counts is None:
             self._finish()
             at_work = self._notes() if self._local else []
-            counts = _sum([*self._finished.values(), *at_work])
+            # a runner that does not answer now may have told more before
+            seen = _sum([*self._finished.values(), *at_work])
+            counts = max(seen, self._told, key=lambda each: each.cost)
+        else:
+            self._told = counts
         counts = counts._replace(
             shards=min(counts.shards, len(self._costs)), cost=min(counts.cost, self._total)
         )

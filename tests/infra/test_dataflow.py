@@ -1,5 +1,6 @@
 """Dataflow without Google: the flags, the container, and the job graph that would be submitted."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -19,15 +20,18 @@ from apache_beam.typehints import typehints
 
 from pipelines import prepare
 from pipelines.job import Job
+from pipelines.plan import Plan
 from pipelines.receipt import Receipt
 from pipelines.text import check_directory
 from pipelines.write import ShardTask
 from tests.command import ROOT, unisim
 from tests.conftest import BRIDGE
-from tests.infra import gcs_server
+from tests.infra import dataflow_service, gcs_server
 from tests.samples import sample
+from tests.terminal import Terminal, moves
 
 GIVEN = ["--project=a-project", "--region=us-central1", "--sdk_container_image=example/unisim:1"]
+PATIENCE = 240.0
 
 
 def flags_of(text: str) -> dict[str, str]:
@@ -161,3 +165,43 @@ def test_the_real_job_graph_is_built_and_is_small(tmp_path):
     labels = {t.unique_name for t in pipeline.components.transforms.values()}
     assert {"Shards", "Spread", "Write", "Embed/Encode", "Commit"} <= labels
     assert len(data) < 200_000, "the plan is read by a worker, not submitted"
+
+
+def test_progress_is_by_the_clients_metrics(tmp_path, monkeypatch):
+    """Google's own client and Beam's result of a Dataflow job; the service is a stand-in."""
+    source = ["--source", f"bridge={sample(BRIDGE)}", "--shard-mb", "0.3"]
+    unisim("plan", *source, "--out", tmp_path / "plan")
+    costs = Plan.load(str(tmp_path / "plan")).costs()
+    total, first = sum(costs.values()), costs["bridge", 0]
+    run = ["--runner", "DataflowRunner", *GIVEN, "--temp_location=gs://bucket/tmp", "--no_auth"]
+    with contextlib.ExitStack() as stack:
+        try:
+            server = stack.enter_context(gcs_server.serving(tmp_path))
+        except gcs_server.Missing as e:
+            pytest.skip(str(e))
+        for name, value in server.env.items():
+            monkeypatch.setenv(name, value)
+        server.make_bucket("bucket")
+        service = stack.enter_context(dataflow_service.serving())
+        run.append(f"--dataflow_endpoint={service.endpoint}")
+        job = stack.enter_context(Terminal("prepare", *source, "--out", "gs://bucket/t", *run))
+        job.wait_for(lambda job: "starting workers" in job.lines() and service.job, PATIENCE)
+        service.attempted = {"cost": first // 2, "frames": 100, "shards": 0, "dead_letters": 2}
+        service.committed = dict.fromkeys(service.attempted, 0)
+        job.wait_for(Terminal.progress, PATIENCE)
+        service.fails = True
+        job.wait_for(lambda job: any("not tell its metrics" in x for x in job.lines()), PATIENCE)
+        service.fails = False
+        service.attempted |= {"cost": first, "shards": 1}
+        job.wait_for(lambda job: job.progress()[-1].shards == 1, PATIENCE)
+        # two bundles have made the same shard's half
+        service.attempted |= {"cost": total + first // 2, "shards": len(costs)}
+        service.committed |= {"cost": total, "shards": len(costs)}
+        job.wait_for(lambda job: job.progress()[-1].percent == 100, PATIENCE)
+        service.state = "JOB_STATE_DONE"
+        job.end(PATIENCE)
+    seen = job.progress()
+    assert service.job["environment"]["experiments"], "a whole job was asked for"
+    assert seen[0].shards == 0 and 0 < seen[0].percent < 100 and seen[0].frames_per_second
+    assert all("  2 dead letters  " in line for line in job.lines() if "shards  " in line)
+    moves(seen, len(costs))
