@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import os
 import sys
+import time
 from collections import defaultdict
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, Protocol
 
-from apache_beam.metrics.metric import MetricResults, MetricsFilter
+from apache_beam.metrics.metric import MetricResults
 from apache_beam.runners.runner import PipelineResult
 
 from pipelines import files, receipt
@@ -25,27 +27,41 @@ Names = dict[str, tuple[int, int]]
 
 
 class Counters:
-    """Beam's counters of the job that runs, on runners that have any before its end."""
+    """Beam's counters of the job that runs, on runners that have any before its end.
 
-    def __init__(self):
+    Args:
+        keep: seconds for which an answer serves, so that all who read at a time ask once.
+    """
+
+    def __init__(self, keep: float = 1.5):
+        self._keep = keep
         self._result: PipelineResult | None = None
         self._errors = 0
+        self._answer: Names = {}
+        self._at = -math.inf
 
     def follow(self, result: PipelineResult | None) -> None:
         """Asks this job from now on, or none."""
         self._result, self._errors = result, 0
+        self._at = -math.inf
 
-    def read(self, names: Iterable[str]) -> Names:
+    def read(self) -> Names:
         """The sums over all namespaces and steps; empty if the runner has none to tell.
 
         A runner that cannot be asked is an answer of none, with a `complaint`.
         """
+        if time.monotonic() - self._at >= self._keep:
+            self._answer = self._ask()
+            self._at = time.monotonic()
+        return self._answer
+
+    def _ask(self) -> Names:
         if self._result is None:
             return {}
         try:
             # a copy, as Beam's portable runners answer the first time only and keep that
             metrics: MetricResults | None = copy.copy(self._result).metrics()
-            found = metrics.query(MetricsFilter().with_names(list(names))) if metrics else {}
+            found = metrics.query() if metrics else {}
         except Exception as e:
             self._errors += 1
             if said := complaint(e, self._errors):
@@ -154,7 +170,7 @@ class Shards:
         counted has committed all that was made and found by those that ended well. Each is the
         truth or less, but for parts of shards that are lost with their bundle.
         """
-        found = self._counters.read([p + f for p in ("", "found_") for f in Counts._fields])
+        found = self._counters.read()
         values = []
         for field, before in zip(Counts._fields, self._before, strict=True):
             made, attempted = found.get(field, (0, 0))
@@ -222,7 +238,7 @@ class Texts:
 
     def read(self) -> Reading:
         if not self._local:
-            found = self._counters.read(["texts", "embedded"])
+            found = self._counters.read()
             (_, total), (_, done) = found.get("texts", (0, 0)), found.get("embedded", (0, 0))
             if total:
                 return Reading(min(done, total), total)

@@ -24,7 +24,6 @@ class Service(http.server.ThreadingHTTPServer):
     Attributes:
         state: the job's.
         committed, attempted: its counters by name.
-        fails: whether it refuses to tell metrics.
         job: what was asked for; empty until then.
     """
 
@@ -35,7 +34,6 @@ class Service(http.server.ThreadingHTTPServer):
         self.state = "JOB_STATE_RUNNING"
         self.committed: dict[str, int] = {}
         self.attempted: dict[str, int] = {}
-        self.fails = False
         self.job: dict[str, Any] = {}
 
     @property
@@ -43,22 +41,19 @@ class Service(http.server.ThreadingHTTPServer):
         """What `--dataflow_endpoint` takes."""
         return f"http://localhost:{self.server_address[1]}"
 
-    def answer(self, path: str, body: bytes) -> tuple[int, dict[str, Any]]:
-        """HTTP status and JSON."""
+    def answer(self, path: str, body: bytes) -> dict[str, Any]:
+        """As JSON."""
         if body:
             self.job = json.loads(body)
         if path.endswith("/messages"):
-            return 200, {"jobMessages": []}
+            return {"jobMessages": []}
         if not path.endswith("/metrics"):
-            return 200, {"id": _ID, "name": self.job["name"], "currentState": self.state}
-        if self.fails:
-            # what is busy Beam asks again by itself, for minutes
-            return 403, {"error": {"code": 403, "message": "no", "status": "PERMISSION_DENIED"}}
+            return {"id": _ID, "name": self.job["name"], "currentState": self.state}
         metrics = [_metric(name, value, {}) for name, value in self.committed.items()]
         metrics += [
             _metric(name, value, {"tentative": "true"}) for name, value in self.attempted.items()
         ]
-        return 200, {"metrics": metrics, "metricTime": "2026-01-01T00:00:00Z"}
+        return {"metrics": metrics, "metricTime": "2026-01-01T00:00:00Z"}
 
 
 def _metric(name: str, value: int, more: dict[str, str]) -> dict[str, Any]:
@@ -71,9 +66,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _respond(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        status, value = self.server.answer(self.path.partition("?")[0], body)
-        data = json.dumps(value).encode()
-        self.send_response(status)
+        data = json.dumps(self.server.answer(self.path.partition("?")[0], body)).encode()
+        self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()

@@ -99,7 +99,7 @@ def test_beams_counters_say_what_receipts_say_and_a_resumed_run_counts_its_own(m
     here, afar = (Shards(out, costs, counters).read() for out in (str(tmp_path), AFAR))
     assert here == afar and here.done == here.total == sum(costs.values())
     assert here.counts.shards == len(costs) and here.counts.frames and here.counts.dead_letters
-    assert counters.read(["found_shards"]).get("found_shards", (0, 0)) == (0, 0)
+    assert counters.read().get("found_shards", (0, 0)) == (0, 0)
 
     gone = list(costs)[1]
     Path(receipt.path_of(str(tmp_path), *gone)).unlink()
@@ -160,7 +160,7 @@ def answer(committed: dict[str, int], attempted: dict[str, int]):
 
 
 def asked(*answers) -> Counters:
-    counters = Counters()
+    counters = Counters(keep=0)
     counters.follow(PipelineResult(Service(*answers), "job", None, None))
     return counters
 
@@ -209,15 +209,23 @@ def test_every_reading_asks_again():
     assert [shards.read().done, shards.read().done] == [5, 15]
 
 
+def test_all_who_read_at_a_time_ask_once():
+    counters = Counters(keep=3600)
+    service = Service(answer({}, {"cost": 5, "texts": 3}))  # it has no second answer
+    counters.follow(PipelineResult(service, "job", None, None))
+    assert Shards(AFAR, COSTS, counters).read().done == 5
+    assert Texts(AFAR, counters).read() == Reading(0, 3)
+
+
 def test_a_runner_that_does_not_answer_is_said_and_no_error(capsys):
     counters = asked(*[OSError("connection\nrefused")] * 7, answer({}, {"cost": 5}))
-    assert [counters.read(["cost"]) for _ in range(7)] == [{}] * 7
+    assert [counters.read() for _ in range(7)] == [{}] * 7
     lines = capsys.readouterr().err.splitlines()
     assert [line.partition(" (")[0] for line in lines] == [
         "unisim: the runner does not tell its metrics"
     ] * 2, "the third and the seventh"
     assert "(OSError: connection refused); the job goes on" in lines[0]
-    assert counters.read(["cost"]) == {"cost": (0, 5)}
+    assert counters.read() == {"cost": (0, 5)}
 
 
 def test_texts_come_from_counters_where_there_are_no_notes():
