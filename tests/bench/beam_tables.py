@@ -37,7 +37,7 @@ def ours(folder: str, out: str, counted: str) -> dict[str, float]:
     plan.save(made, out)
     job = Job(out=out, t5=None, encoder=check_directory(None), error_budget=0.0)
     with _counting(bool(counted)) as counts:
-        runner, options = runners.pipeline_options("FnApiRunner", WORKERS, 1000, [])
+        runner, options = runners.pipeline_options("FnApiRunner", WORKERS, 1000, [], "bench")
         begin = time.monotonic()
         pipeline = beam.Pipeline(runner=runner, options=options)
         prepare.build(pipeline, job)
@@ -50,7 +50,7 @@ def theirs(folder: str, out: str, counted: str) -> dict[str, float]:
     """The same records, made by the same code, through tensorflow-datasets' writer."""
     os.sched_setaffinity(0, range(os.cpu_count() or 1))
     with _counting(bool(counted)) as counts:
-        runner, options = runners.pipeline_options("FnApiRunner", WORKERS, 1000, [])
+        runner, options = runners.pipeline_options("FnApiRunner", WORKERS, 1000, [], "bench")
         kept: list[Any] = []
         builder = Table(folder=folder, kept=kept, data_dir=out)
         config = tfds.download.DownloadConfig(beam_runner=runner, beam_options=options)

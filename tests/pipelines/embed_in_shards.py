@@ -26,11 +26,12 @@ def main(out: str, texts: str, shards: int, workers: int) -> None:
     job = job_of(out, texts, shards)
     runners.run(
         lambda pipeline: embed.build(pipeline, job),
+        name="embed",
         runner="FnApiRunner",
         workers=workers,
         shards=shards,
         beam_flags=[],
-        lines=lambda: [],
+        lines=lambda _: [],
     )
     commit.tidy(out, NAME)
 

@@ -36,7 +36,7 @@ def straight(tmp_path_factory, fake_table, texts) -> Path:
     out = tmp_path_factory.mktemp("straight") / "table"
     shutil.copytree(fake_table, out)
     job = job_of(str(out), str(texts), SHARDS)
-    runner, options = pipeline_options("FnApiRunner", 2, SHARDS, [])
+    runner, options = pipeline_options("FnApiRunner", 2, SHARDS, [], "embed")
     pipeline = beam.Pipeline(runner=runner, options=options)
     embed.build(pipeline, job)
     result = pipeline.run()
