@@ -283,7 +283,7 @@ def _allowed(path: str, what: str) -> Iterator[None]:
     """While it lasts, what a remote store refuses for good is the user's to mend."""
     try:
         yield
-    except (FileNotFoundError, UsageError):
+    except UsageError:
         raise
     except Exception as e:
         raise UsageError(
@@ -338,7 +338,7 @@ def delete(path: str) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
     elif exists(path):
-        with _allowed(path, "deleted"):
+        with _allowed(path, "deleted"), contextlib.suppress(FileNotFoundError):
             again(lambda: FileSystems.delete([_escape(path)]), path)
 
 
@@ -349,18 +349,18 @@ def move(path: str, target: str) -> None:
     Remote stores copy and then delete, so that a move that is cut short may leave both.
 
     Raises:
-        FileNotFoundError: if it is at neither place.
+        FileNotFoundError: if it is at neither place; a UsageError on a remote store.
     """
     if is_local(path):
         os.makedirs(os.path.dirname(target), exist_ok=True)
         os.replace(path, target)
         return
-    try:
-        with _allowed(path, "moved"):
+    with _allowed(path, "moved"):
+        try:
             again(lambda: FileSystems.rename([path], [target]), path)
-    except FileNotFoundError:  # deleted by a try whose answer was lost
-        if not exists(target):
-            raise
+        except FileNotFoundError:  # deleted by a try whose answer was lost
+            if not exists(target):
+                raise
 
 
 def each(action: Callable[..., None], items: Iterable[tuple[str, ...]], where: str) -> None:

@@ -148,13 +148,12 @@ class Reporter:
         return [text for line in self._lines if (text := line.text(seconds))]
 
     def _read(self) -> None:
-        pause = max(line.source.every for line in self._lines)
+        least = pause = max((line.source.every for line in self._lines), default=_THEN)
         while not self._stop.wait(pause):
             begin = time.monotonic()
             self._read_once()
             # a listing of very many receipts is not to be all that a server does
-            pause = min(3 * (time.monotonic() - begin), _THEN)
-            pause = max(pause, *(line.source.every for line in self._lines))
+            pause = max(least, min(3 * (time.monotonic() - begin), _THEN))
 
     def _read_once(self) -> None:
         with self._reading:

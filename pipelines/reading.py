@@ -81,7 +81,7 @@ class Counters:
 
 def complaint(error: Exception, in_a_row: int) -> str:
     """What is said of an error; empty where it is the first or second in a row, and then ever more
-    often, so that it is neither silent for ever nor said for ever."""
+    seldom, so that it is neither silent for ever nor said for ever."""
     if in_a_row < 3 or in_a_row & (in_a_row + 1):
         return ""
     return " ".join(f"{type(error).__name__}: {error}".split())[:200]
