@@ -18,6 +18,7 @@ def main(argv: list[str]) -> int:
     """Runs the verb. Raises UsageError for what cannot be done."""
     import dataclasses
     from pathlib import Path
+    from typing import Literal
 
     import tyro
 
@@ -31,6 +32,8 @@ def main(argv: list[str]) -> int:
         """What is done, in words; give it again for what is done next."""
         out: Path
         """The folder for rollout.mp4 and rollout.png."""
+        sampler: Literal["ancestral", "ddim", "dpm"] = "ancestral"
+        """The paper's ancestral sampler, or DDIM or DPM-Solver++, which need fewer steps."""
         steps: int = 32
         """Denoising steps; the paper takes 256, fewer are faster and coarser."""
         eta: float = 1.0
@@ -68,7 +71,7 @@ def _simulate(args) -> None:
     encoder_info = check_directory(args.t5, compute=trained.compute, dtype=trained.dtype)
     step, info = describe(args.checkpoint, encoder_info)
     start = load_start(args.start, Tier.parse(info.config.tier))
-    sampler = SamplerSpec(steps=args.steps, eta=args.eta)
+    sampler = SamplerSpec(method=args.sampler, steps=args.steps, eta=args.eta)
     _say(f"{args.checkpoint}: step {step}, {info.config.frames} frames per action")
 
     encoder = TextEncoder.load(args.t5, encoder_info)

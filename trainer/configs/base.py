@@ -30,6 +30,7 @@ CONFIG = TrainConfig(
     ema_decay=0.9999,
     log_snr_min=-20.0,
     log_snr_max=20.0,
+    prediction="noise",
     action_dropout=0.1,  # open
     warmup_steps=10_000,  # open
     clip_norm=1.0,  # open

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, get_origin, get_type_hints
 
 from schemas import UsageError, did_you_mean
+from trainer.diffusion import Clip, Prediction
 from trainer.model import ModelConfig
 
 PAPER_WEIGHTS = {
@@ -92,6 +93,14 @@ class TrainConfig:
 
     log_snr_max: float = 20.0
     """Log signal-to-noise ratio at its beginning."""
+
+    prediction: Prediction = "noise"
+    """What the loss is the error of: the noise (Table 6), or velocity, which weighs noisy levels
+    more."""
+
+    clip: Clip = "static"
+    """How samplers bound what they predict: to [-1, 1], by a quantile of the video itself
+    (dynamic), or not."""
 
     save_every: int = 5000
     """Steps between checkpoints; the last step is always saved."""

@@ -71,8 +71,8 @@ def train_step(
 ) -> Callable[[TrainState, Batch, Empty], tuple[TrainState, Metrics]]:
     """One optimiser step as a pure function of state, batch and the empty action, not yet compiled.
 
-    It returns the next state and float32 scalars: `loss`, the noise prediction error averaged over
-    real frames, and `grad_norm`, the gradients' global norm before clipping.
+    It returns the next state and float32 scalars: `loss`, the prediction error averaged over real
+    frames, and `grad_norm`, the gradients' global norm before clipping.
     """
     schedule = CosineSchedule(log_snr_min=config.log_snr_min, log_snr_max=config.log_snr_max)
     adam = optimizer(config)
@@ -87,7 +87,8 @@ def train_step(
             def denoise(noisy, log_snr, cond):
                 return model(noisy, log_snr, cond, dropout_key=dropout_key)
 
-            return diffusion_loss(denoise, schedule, to_model(batch["frames"]), cond, noise_key)
+            frames = to_model(batch["frames"])
+            return diffusion_loss(denoise, schedule, frames, cond, noise_key, config.prediction)
 
         loss, grads = jax.value_and_grad(loss_of)(state.params)
         updates, moments = adam.update(grads, state.optimizer, state.params)
