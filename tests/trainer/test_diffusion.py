@@ -173,7 +173,7 @@ def test_the_loss_in_velocity_is_the_error_of_velocity():
 def test_guidance_is_the_papers_formula_and_one_call():
     unet = tiny.model()
     noisy, log_snr, cond = tiny.batch()
-    empty = (0.1 * jnp.ones((5, 12)), jnp.arange(5) < 1)
+    empty = (0.1 * jnp.ones((8, 12)), jnp.arange(8) < 1)
     calls = []
 
     def denoise(noisy: Array, log_snr: Array, cond: Conditioning, /) -> Array:

@@ -188,7 +188,7 @@ def test_dynamic_clipping_scales_a_video_by_its_own_quantile():
 @pytest.mark.parametrize("kind", ALL)
 def test_without_guidance_a_sampler_draws_the_conditional_model(kind):
     """η = 0, bit for bit; and a model that no action moves is the same at any η."""
-    empty = (jnp.zeros((5, 12)), jnp.arange(5) < 1)
+    empty = (jnp.zeros((8, 12)), jnp.arange(8) < 1)
     cond, shape, key = conditioning(3), (3, 1, 1, 2, 3), jax.random.key(0)
 
     def told(noisy: Array, log_snr: Array, cond: Conditioning, /) -> Array:

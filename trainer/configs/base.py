@@ -15,6 +15,8 @@ CONFIG = TrainConfig(
         history_frames=4,
         dropout=0.1,
         dtype="bfloat16",  # open: the paper does not say
+        scan=True,
+        remat="blocks",
     ),
     tier="24x40",
     frames=16,

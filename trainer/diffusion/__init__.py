@@ -6,6 +6,7 @@ from trainer.diffusion.denoise import DenoiseFn
 from trainer.diffusion.deterministic import DDIMSampler, DPMSolver
 from trainer.diffusion.guidance import guided
 from trainer.diffusion.loss import Prediction, diffusion_loss
+from trainer.diffusion.lowres import drawn_low, shrunk, with_low
 from trainer.diffusion.sampler import Sampler
 from trainer.diffusion.schedule import CosineSchedule, alpha_sigma
 
@@ -20,5 +21,8 @@ __all__ = [
     "Sampler",
     "alpha_sigma",
     "diffusion_loss",
+    "drawn_low",
     "guided",
+    "shrunk",
+    "with_low",
 ]
