@@ -62,7 +62,8 @@ def in_compute(params: Params, config: TrainConfig) -> Params:
     """The parameters with every kernel in the type that the model computes in.
 
     A layer casts its kernel anyway; done here, where it is still spread over the devices, what they
-    exchange is half as large in bfloat16. The gradients come back through the cast, in float32.
+    exchange is half as large in bfloat16. That holds for the gradients too, which become float32
+    when they have been summed over the devices.
     """
     kernel = jax.tree_util.DictKey("kernel")
     return jax.tree.map_with_path(
