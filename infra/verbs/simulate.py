@@ -11,6 +11,8 @@ examples:
   unisim simulate --checkpoint run --start table --action "push the red block left" --out demo
   unisim simulate --checkpoint run --start kitchen.jpg --action "open the drawer" \\
     --action "take the knife" --steps 64 --eta 2 --out demo
+  unisim simulate --checkpoint base --finer sr48 --finer sr192 --start kitchen.jpg \\
+    --action "open the drawer" --sampler dpm --out demo
 """
 
 
@@ -18,6 +20,7 @@ def main(argv: list[str]) -> int:
     """Runs the verb. Raises UsageError for what cannot be done."""
     import dataclasses
     from pathlib import Path
+    from typing import Literal
 
     import tyro
 
@@ -25,16 +28,24 @@ def main(argv: list[str]) -> int:
     class Arguments:
         checkpoint: Path
         """The run's folder: the --out of `unisim train`."""
+        finer: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
+        """The folder of a super-resolution run that refines what comes before it; once per run,
+        coarsest first."""
         start: str
         """What is seen first: a picture, or a prepared table (its first validation row)."""
         action: tyro.conf.UseAppendAction[tuple[str, ...]]
         """What is done, in words; give it again for what is done next."""
         out: Path
         """The folder for rollout.mp4 and rollout.png."""
+        sampler: Literal["ancestral", "ddim", "dpm"] = "ancestral"
+        """The paper's ancestral sampler, or DDIM or DPM-Solver++, which need fewer steps."""
         steps: int = 32
         """Denoising steps; the paper takes 256, fewer are faster and coarser."""
         eta: float = 1.0
         """Guidance strength: how far the action outweighs what follows without one; 0 is none."""
+        low_noise: float = 0.1
+        """Noise on what a super-resolution run refines, as a time of its schedule; more lets it
+        change more."""
         seed: int = 0
         """Of the noise; equal seeds give equal videos."""
         t5: str | None = None
@@ -67,12 +78,15 @@ def _simulate(args) -> None:
         trained = checkpoints.info(checkpoints.latest() or 0).encoder
     encoder_info = check_directory(args.t5, compute=trained.compute, dtype=trained.dtype)
     step, info = describe(args.checkpoint, encoder_info)
-    start = load_start(args.start, Tier.parse(info.config.tier))
-    sampler = SamplerSpec(steps=args.steps, eta=args.eta)
+    finest = describe(args.finer[-1], encoder_info)[1] if args.finer else info
+    start = load_start(args.start, Tier.parse(finest.config.tier))
+    sampler = SamplerSpec(
+        method=args.sampler, steps=args.steps, eta=args.eta, low_noise=args.low_noise
+    )
     _say(f"{args.checkpoint}: step {step}, {info.config.frames} frames per action")
 
     encoder = TextEncoder.load(args.t5, encoder_info)
-    simulator = Simulator(args.checkpoint, _as_stored(encoder), encoder.info, sampler)
+    simulator = Simulator(args.checkpoint, _as_stored(encoder), encoder.info, sampler, args.finer)
 
     def done(count: int) -> None:
         _say(f"action {count}/{len(args.action)} simulated: {args.action[count - 1]}")

@@ -24,10 +24,11 @@ def main(argv: list[str]) -> int:
 
     import tyro
 
+    from infra.verbs._config import config_name, refuse_unknown
     from trainer import configs
     from trainer.configs.config import TrainConfig
 
-    name = _config_name(argv)
+    name = config_name(argv)
     chosen = configs.get(name)
 
     @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,22 +44,19 @@ def main(argv: list[str]) -> int:
         config: Literal[tuple(configs.names())] = name  # type: ignore[valid-type]
         """Named values for all fields below; each can then be given on its own."""
 
-    args = tyro.cli(Arguments, prog="unisim train", description=DESCRIPTION, args=argv)
+    args, unknown = tyro.cli(
+        Arguments,
+        prog="unisim train",
+        description=DESCRIPTION,
+        args=argv,
+        return_unknown_args=True,
+    )
+    refuse_unknown(unknown, Arguments)
 
     from trainer.train import train
 
     train(args.fields, data=args.data, out=args.out, encoder=args.encoder)
     return 0
-
-
-def _config_name(argv: list[str]) -> str:
-    """The value of --config, which decides the defaults of all other flags."""
-    for i, argument in enumerate(argv):
-        if argument == "--config" and i + 1 < len(argv):
-            return argv[i + 1]
-        if argument.startswith("--config="):
-            return argument.partition("=")[2]
-    return "debug"
 
 
 if __name__ == "__main__":

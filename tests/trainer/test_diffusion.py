@@ -1,9 +1,8 @@
-"""Laws of schedule, loss, guidance and sampler, most of them against closed forms."""
+"""Laws of schedule, loss and guidance, most of them against closed forms."""
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
 
 import jax
 import jax.numpy as jnp
@@ -14,14 +13,12 @@ from jaxtyping import Array
 from schemas import UsageError
 from tests.trainer import tiny
 from trainer.diffusion import (
-    AncestralSampler,
     CosineSchedule,
     DenoiseFn,
     alpha_sigma,
     diffusion_loss,
     guided,
 )
-from trainer.diffusion.sampler import posterior
 from trainer.model import Conditioning
 
 SCHEDULE = CosineSchedule()
@@ -152,13 +149,31 @@ def test_every_real_frame_weighs_the_same():
     assert diffusion_loss(denoise, schedule, frames, nobody, jax.random.key(0)) == 0
 
 
+def test_the_loss_in_velocity_is_the_error_of_velocity():
+    frames, _, cond = tiny.batch(b=16, t=2)
+    frames, schedule = jnp.tanh(frames), CosineSchedule(log_snr_min=-6.0, log_snr_max=6.0)
+
+    def denoise(noisy: Array, log_snr: Array, cond: Conditioning, /) -> Array:
+        """The noise that follows from v + 0.3."""
+        alpha, sigma = (v[:, None, None, None, None] for v in alpha_sigma(log_snr))
+        velocity = (alpha * noisy - frames) / sigma  # α·ε - σ·x, as α·z - x = σ·(α·ε - σ·x)
+        return sigma * noisy + alpha * (velocity + 0.3)
+
+    key = jax.random.key(0)
+    loss = diffusion_loss(denoise, schedule, frames, cond, key, "velocity")
+    assert loss == pytest.approx(0.09, rel=1e-3)
+    alpha = alpha_sigma(schedule.log_snr(jax.random.uniform(jax.random.split(key)[0], (16,))))[0]
+    in_noise = diffusion_loss(denoise, schedule, frames, cond, key)
+    assert in_noise == pytest.approx(0.09 * float(jnp.square(alpha).mean()), rel=1e-3)
+
+
 # guidance
 
 
 def test_guidance_is_the_papers_formula_and_one_call():
     unet = tiny.model()
     noisy, log_snr, cond = tiny.batch()
-    empty = (0.1 * jnp.ones((5, 12)), jnp.arange(5) < 1)
+    empty = (0.1 * jnp.ones((8, 12)), jnp.arange(8) < 1)
     calls = []
 
     def denoise(noisy: Array, log_snr: Array, cond: Conditioning, /) -> Array:
@@ -182,121 +197,3 @@ def test_guidance_is_the_papers_formula_and_one_call():
     assert calls == [4, 4]
     np.testing.assert_array_equal(guided(denoise, 0.0, *empty)(noisy, log_snr, cond), conditional)
     assert calls == [4, 4, 2]
-
-
-# the sampler
-
-
-def bayes(log_snr: float, log_snr_next: float, noisy: float, clean: float) -> tuple[float, float]:
-    """Mean and variance of z_s given z_t and x, by the product of two Gaussians in float64."""
-    squares = [1 / (1 + np.exp(-v)) for v in (log_snr, log_snr_next)]
-    (at, as_), (vt, vs) = np.sqrt(squares), 1 - np.array(squares)
-    step = at / as_
-    added = vt - step**2 * vs
-    variance = 1 / (1 / vs + step**2 / added)
-    return variance * (as_ * clean / vs + step * noisy / added), variance
-
-
-@pytest.mark.parametrize(("t", "s"), [(-18.0, -17.0), (-2.0, -1.5), (3.0, 4.0), (9.0, 9.1)])
-def test_gamma_lies_between_the_two_closed_forms(t, s):
-    mean, variance = bayes(t, s, 0.7, -0.4)
-    args = (jnp.float32(0.7), jnp.float32(-0.4), jnp.float32(t), jnp.float32(s))
-    found, lower = posterior(*args, 0.0)
-    np.testing.assert_allclose([found, lower], [mean, variance], rtol=3e-3, atol=1e-7)
-    # σ²_{t|s}, the variance of the forward step
-    added = (1 - np.exp(t - s)) / (1 + np.exp(t))
-    upper = posterior(*args, 1.0)[1]
-    np.testing.assert_allclose(upper, added, rtol=1e-4)
-    between = np.exp(0.9 * np.log(float(lower)) + 0.1 * np.log(float(upper)))
-    np.testing.assert_allclose(posterior(*args, 0.1)[1], between, rtol=1e-4)
-
-
-MEAN = np.array([0.2, -0.3, 0.1, 0.0, 0.4, -0.1])
-ROOT = np.linalg.qr(np.random.default_rng(0).normal(size=(6, 6)))[0] * [
-    0.5,
-    0.4,
-    0.3,
-    0.2,
-    0.1,
-    0.6,
-]
-COVARIANCE = ROOT @ ROOT.T
-
-
-def exact(noisy: Array, log_snr: Array, cond: Conditioning, /) -> Array:
-    """E[ε | z] for frames of 1×2 pixels drawn from N(MEAN, COVARIANCE)."""
-    alpha, sigma = alpha_sigma(log_snr[0])
-    total = alpha**2 * COVARIANCE + sigma**2 * jnp.eye(6)
-    away = noisy.reshape(-1, 6) - alpha * MEAN
-    return (sigma * jnp.linalg.solve(total, away.T).T).reshape(noisy.shape)
-
-
-def chain(steps: int, gamma: float) -> np.ndarray:
-    """Covariance of what the sampler draws with `exact`: its recursion in float64, no samples."""
-    t = np.arange(steps, -1, -1) / steps
-    b = np.arctan(np.exp(-10.0))
-    levels = -2 * np.log(np.tan((np.arctan(np.exp(10.0)) - b) * t + b))
-    state = np.eye(6)
-    for i, (now, after) in enumerate(itertools.pairwise(levels)):
-        square, next_square = (1 / (1 + np.exp(-v)) for v in (now, after))
-        kept = np.exp(now - after)
-        clean = (
-            np.sqrt(square)
-            * COVARIANCE
-            @ np.linalg.inv(square * COVARIANCE + (1 - square) * np.eye(6))
-        )
-        pull = kept * np.sqrt(next_square / square) * np.eye(6)
-        pull = pull + (1 - kept) * np.sqrt(next_square) * clean
-        fresh = (1 - kept) * (1 - next_square) ** (1 - gamma) * (1 - square) ** gamma
-        state = pull @ state @ pull.T + (i < steps - 1) * fresh * np.eye(6)
-    return state
-
-
-@pytest.mark.parametrize(("steps", "gamma"), [(256, 0.1), (64, 0.0), (64, 1.0)])
-def test_with_the_exact_denoiser_it_draws_the_gaussian(steps, gamma):
-    count = 8192
-    sampler = AncestralSampler(steps=steps, gamma=gamma, clip=False)
-    key, shape = jax.random.key(steps), (count, 1, 1, 2, 3)
-    frames = jax.jit(lambda key: sampler.sample(exact, conditioning(1), shape, key))(key)
-    drawn = np.asarray(frames, np.float64).reshape(count, 6)
-    np.testing.assert_allclose(drawn.mean(0), MEAN, atol=4 * 0.6 / np.sqrt(count))
-    wanted = chain(steps, gamma)
-    np.testing.assert_allclose(np.cov(drawn.T), wanted, atol=5 * 0.36 * np.sqrt(2 / count))
-    if steps == 256:
-        np.testing.assert_allclose(wanted, COVARIANCE, atol=0.01)
-
-
-def test_clipping_bounds_the_frames_and_a_key_is_a_video():
-    def wild(noisy: Array, log_snr: Array, cond: Conditioning, /) -> Array:
-        return 3 * noisy
-
-    def draw(clip: bool, key: int) -> Array:
-        sampler = AncestralSampler(steps=8, clip=clip)
-        return sampler.sample(wild, conditioning(2), (2, 1, 1, 2, 3), jax.random.key(key))
-
-    assert jnp.abs(draw(True, 0)).max() <= 1
-    assert jnp.abs(draw(False, 0)).max() > 1
-    np.testing.assert_array_equal(draw(True, 0), draw(True, 0))
-    assert (draw(True, 0) != draw(True, 1)).any()
-
-
-def test_it_walks_the_schedule_from_noise_and_compiles_one_body():
-    traced, levels = [], []
-
-    def denoise(noisy: Array, log_snr: Array, cond: Conditioning, /) -> Array:
-        traced.append(noisy.shape)
-        jax.debug.callback(lambda v: levels.append(float(v)), log_snr[0], ordered=True)
-        return noisy
-
-    sampler = AncestralSampler(steps=10)
-    sampler.sample(denoise, conditioning(2), (2, 1, 1, 2, 3), jax.random.key(0))
-    jax.effects_barrier()
-    assert len(traced) == 1
-    wanted = SCHEDULE.log_snr(jnp.arange(10, 0, -1) / 10)
-    np.testing.assert_allclose(levels, wanted, atol=1e-4)
-
-
-@pytest.mark.parametrize("changes", [{"steps": 0}, {"gamma": 1.5}, {"gamma": -0.1}])
-def test_impossible_samplers_are_refused(changes):
-    with pytest.raises(UsageError, match="sampler: "):
-        AncestralSampler(**changes)

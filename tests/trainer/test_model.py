@@ -16,7 +16,10 @@ from tests.trainer.tiny import predict
 from trainer.model import Conditioning, ModelConfig, VideoUNet, drop_action
 
 REAL = {"frame_mask": [[1, 1, 1, 0], [1, 0, 0, 0]], "history_mask": [[0, 1], [0, 0]]}
-REAL |= {"token_mask": [[1, 1, 1, 0, 0], [1, 0, 0, 0, 0]]}
+REAL |= {"token_mask": [[1, 1, 1, 0, 0, 1, 0, 0], [1, 0, 0, 0, 0, 0, 0, 0]]}
+
+# a base model, and a super-resolution model
+KINDS = {"base": {}, "sr": {"temporal": "convolution", "upscale": 2}}
 
 
 @pytest.fixture(scope="module")
@@ -24,10 +27,11 @@ def unet() -> VideoUNet:
     return tiny.model()
 
 
-@pytest.fixture(scope="module")
-def grads(unet):
+@pytest.fixture(scope="module", params=KINDS)
+def grads(request):
     """Value and gradients of the error on real frames, of parameters, frames and conditioning."""
-    graph, params = nnx.split(unet)
+    graph, params = nnx.split(tiny.model(**KINDS[request.param]))
+    upscale = 1 if request.param == "base" else 2
 
     def error(params, noisy, floats, log_snr, cond):
         cond = dataclasses.replace(cond, **floats)
@@ -39,15 +43,17 @@ def grads(unet):
 
     def run(noisy, log_snr, cond):
         floats = {"history": cond.history, "tokens": cond.tokens}
+        if upscale > 1:
+            floats |= {"low": cond.low}
         (_, out), found = step(params, noisy, floats, log_snr, cond)
         return out, found
 
-    return run
+    return run, upscale
 
 
-def padded():
+def padded(upscale: int = 1):
     """A batch with padding of every kind; the second sample has no history at all."""
-    noisy, log_snr, cond = tiny.batch()
+    noisy, log_snr, cond = tiny.batch(upscale=upscale)
     return (
         noisy,
         log_snr,
@@ -66,9 +72,10 @@ def same(a, b) -> None:
 
 
 @pytest.mark.parametrize("other", [7.0, np.nan])
-@pytest.mark.parametrize("what", ["frames", "history", "tokens", "controls", "slots"])
+@pytest.mark.parametrize("what", ["frames", "history", "tokens", "controls", "slots", "low"])
 def test_what_a_mask_hides_changes_no_bit_of_output_or_gradient(grads, what, other):
-    noisy, log_snr, cond = padded()
+    run, upscale = grads
+    noisy, log_snr, cond = padded(upscale)
     changed, number = cond, 4095 if np.isnan(other) else 7
     hidden = noisy
     if what == "frames":
@@ -78,14 +85,18 @@ def test_what_a_mask_hides_changes_no_bit_of_output_or_gradient(grads, what, oth
         changed = dataclasses.replace(cond, history=history)
     elif what == "tokens":
         changed = dataclasses.replace(cond, tokens=behind(cond.token_mask, cond.tokens, other))
+    elif what == "low":
+        if cond.low is None:
+            return  # a base model has none
+        changed = dataclasses.replace(cond, low=behind(cond.frame_mask, cond.low, other))
     elif what == "controls":
         controls = behind(cond.frame_mask, cond.controls, number)
         changed = dataclasses.replace(cond, controls=controls)
     else:
         mask = jnp.broadcast_to(cond.control_mask[:, None], cond.controls.shape)
         changed = dataclasses.replace(cond, controls=jnp.where(mask, cond.controls, number))
-    out, (params, frames, floats) = grads(noisy, log_snr, cond)
-    out2, (params2, frames2, floats2) = grads(hidden, log_snr, changed)
+    out, (params, frames, floats) = run(noisy, log_snr, cond)
+    out2, (params2, frames2, floats2) = run(hidden, log_snr, changed)
     same(out, out2)
     same(params, params2)
     same((frames, floats), (frames2, floats2))
@@ -96,6 +107,7 @@ def test_what_a_mask_hides_changes_no_bit_of_output_or_gradient(grads, what, oth
 
 def test_padding_more_frames_and_tokens_changes_nothing_that_is_real(unet):
     noisy, log_snr, cond = tiny.batch(t=3)
+    cond = dataclasses.replace(cond, token_mask=cond.token_mask.at[:, 5:].set(False))
     grown = dataclasses.replace(
         cond,
         tokens=jnp.pad(cond.tokens, ((0, 0), (0, 3), (0, 0)), constant_values=2),
@@ -110,10 +122,16 @@ def test_padding_more_frames_and_tokens_changes_nothing_that_is_real(unet):
     assert not out2[:, 3:].any()
 
 
-def test_a_video_of_one_real_frame_is_an_image(unet):
-    noisy, log_snr, cond = tiny.batch()
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_video_of_one_real_frame_is_an_image(kind):
+    unet = tiny.model(**KINDS[kind])
+    noisy, log_snr, cond = tiny.batch(upscale=unet.config.upscale)
+    cond = dataclasses.replace(cond, token_mask=cond.token_mask.at[:, 3:].set(False))
     alone = dataclasses.replace(
-        cond, controls=cond.controls[:, :1], frame_mask=cond.frame_mask[:, :1]
+        cond,
+        controls=cond.controls[:, :1],
+        frame_mask=cond.frame_mask[:, :1],
+        low=None if cond.low is None else cond.low[:, :1],
     )
     padded = dataclasses.replace(cond, frame_mask=cond.frame_mask.at[:, 1:].set(False))
     image = predict(unet, noisy[:, :1], log_snr, alone)
@@ -122,14 +140,14 @@ def test_a_video_of_one_real_frame_is_an_image(unet):
 
 
 def test_a_sample_without_any_real_frame_is_zeros_and_harms_nobody(grads):
-    noisy, log_snr, cond = tiny.batch()
+    noisy, log_snr, cond = tiny.batch(upscale=grads[1])
     cond = dataclasses.replace(
         cond,
         frame_mask=cond.frame_mask.at[1].set(False),
         token_mask=jnp.zeros_like(cond.token_mask),
         control_mask=jnp.zeros_like(cond.control_mask),
     )
-    out, found = grads(noisy, log_snr, cond)
+    out, found = grads[0](noisy, log_snr, cond)
     assert not out[1].any()
     assert all(np.isfinite(x).all() for x in jax.tree.leaves((out, found)))
 
@@ -173,9 +191,39 @@ def test_the_motion_of_a_frame_is_told_to_that_frame(unet):
     same(change[jnp.array([0, 1, 3])], jnp.zeros(3))
 
 
+@pytest.mark.parametrize("low", ["low", "low_log_snr"])
+def test_super_resolution_sees_the_small_video_and_its_noise_level(low):
+    unet = tiny.model(**KINDS["sr"])
+    noisy, log_snr, cond = tiny.batch(upscale=2)
+    other = dataclasses.replace(cond, **{low: getattr(cond, low) + 1})
+    change = predict(unet, noisy, log_snr, other) - predict(unet, noisy, log_snr, cond)
+    assert jnp.abs(change).max() > 1e-3
+    with pytest.raises(UsageError, match=r"low is None, wanted \(2, 4, 4, 6, 3\)"):
+        unet(*tiny.batch())
+
+
+@pytest.mark.parametrize(("temporal", "remat"), [("attention", "blocks"), ("convolution", "dots")])
+def test_a_loop_over_blocks_and_recomputation_change_no_value(temporal, remat):
+    noisy, log_snr, cond = padded()
+    outs = []
+    for more in ({}, {"scan": True, "remat": remat}):
+        one_level = {"multipliers": (1,), "attention": (0,), "heads": (1,)}
+        unet = tiny.model(blocks=2, dropout=0.2, temporal=temporal, **one_level, **more)
+        graph, params = nnx.split(unet)
+
+        def error(params, graph=graph):
+            key = jax.random.key(1)
+            out = nnx.merge(graph, params)(noisy, log_snr, cond, dropout_key=key)
+            return jnp.square(out - 0.3).sum(where=cond.frame_mask[:, :, None, None, None])
+
+        outs.append(jax.tree.leaves(jax.jit(jax.value_and_grad(error))(params)))
+    for a, b in zip(*outs, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-3, rtol=1e-4)
+
+
 def test_dropping_the_action_keeps_the_history():
     _, _, cond = tiny.batch()
-    tokens, mask = jnp.full((5, 12), 0.5), jnp.arange(5) < 1
+    tokens, mask = jnp.full((8, 12), 0.5), jnp.arange(8) < 1
     out = drop_action(cond, jnp.array([True, False]), tokens, mask)
     same(out.history, cond.history)
     same(out.history_mask, cond.history_mask)
@@ -188,7 +236,7 @@ def test_a_dropped_action_tells_nothing_of_the_action(unet):
     noisy, log_snr, one = tiny.batch(seed=1)
     _, _, two = tiny.batch(seed=2)
     two = dataclasses.replace(two, history=one.history)
-    everyone, empty = jnp.ones(2, bool), (jnp.ones((5, 12)), jnp.arange(5) < 1)
+    everyone, empty = jnp.ones(2, bool), (jnp.ones((8, 12)), jnp.arange(8) < 1)
     a, b = (predict(unet, noisy, log_snr, drop_action(c, everyone, *empty)) for c in (one, two))
     same(a, b)
 
@@ -221,11 +269,14 @@ def test_bfloat16_is_near_float32():
         {"multipliers": (1,), "attention": (0,)},
         {"attention": (0, 1), "heads": (1, 2)},
         {"blocks": 2},
+        {"temporal": "convolution", "upscale": 4, "multipliers": (1, 1, 2)},
     ],
 )
 def test_every_shape_of_model_predicts_frames(changes):
     unet = tiny.model(**changes)
-    noisy, log_snr, cond = tiny.batch(history=unet.config.history_frames)
+    noisy, log_snr, cond = tiny.batch(
+        history=unet.config.history_frames, upscale=unet.config.upscale
+    )
     out = predict(unet, noisy, log_snr, cond)
     assert out.shape == noisy.shape
     assert np.isfinite(out).all()
@@ -267,5 +318,6 @@ def test_conditioning_of_another_shape_is_refused(unet):
 def test_conditioning_is_a_pytree():
     _, _, cond = tiny.batch()
     leaves, tree = jax.tree.flatten(cond)
-    assert len(leaves) == len(dataclasses.fields(Conditioning))
+    assert len(leaves) == len(dataclasses.fields(Conditioning)) - 2  # a base model has no low video
+    assert len(jax.tree.leaves(tiny.batch(upscale=2)[2])) == len(leaves) + 2
     same(jax.tree.unflatten(tree, leaves), cond)

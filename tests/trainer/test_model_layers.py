@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import partial
 
 import jax
@@ -12,8 +13,9 @@ from flax import nnx
 
 from schemas import BINS
 from tests.trainer import tiny
-from trainer.model.actions import control_features
+from trainer.model.actions import ActionEncoder, control_features
 from trainer.model.attention import TemporalAttention, temporal_mask, weights_of
+from trainer.model.convolution import TemporalConvolution
 from trainer.model.layers import (
     Downsample,
     FrameNorm,
@@ -108,6 +110,50 @@ def test_a_frame_alone_attends_to_itself_alone():
     np.testing.assert_allclose(layer(x, alone), x + layer.out(values), atol=1e-5)
     mask = temporal_mask(jnp.array([[True, True, False]]))[0]
     np.testing.assert_array_equal(mask, [[1, 1, 0], [1, 1, 0], [0, 0, 1]])
+
+
+def test_a_temporal_convolution_is_the_identity_on_images_and_a_convolution_on_videos():
+    layer = TemporalConvolution(8, tiny.config(), rngs=nnx.Rngs(0))
+    layer.kernel[...] = 0.3 * normal(1, 3, 8, 8)
+    x = normal(0, 2, 4, 2, 3, 8)
+    one = jnp.array([[False, True, False, False], [True, False, False, False]])
+    np.testing.assert_array_equal(layer(x, one), x)
+    mask = jnp.array([[True] * 4, [True, True, False, False]])
+    y = np.asarray(jnp.where(mask[..., None, None, None], nnx.silu(layer.norm(x)), 0))
+    kernel = np.asarray(layer.kernel[...])
+    for sample, frame in ((0, 0), (0, 2), (1, 1)):
+        seen = [(tap, frame + tap - 1) for tap in range(3) if 0 <= frame + tap - 1 < 4]
+        wanted = x[sample, frame] + sum(y[sample, at] @ kernel[tap] for tap, at in seen)
+        np.testing.assert_allclose(layer(x, mask)[sample, frame], wanted, atol=1e-5)
+    np.testing.assert_array_equal(layer(x, mask)[1, 2:], x[1, 2:])
+
+
+def test_text_and_controls_share_the_places_of_the_text():
+    """Controls take the last places, one per real frame; what is not there is masked; nothing at
+    all is the one token of no action."""
+    encoder = ActionEncoder(tiny.config(), rngs=nnx.Rngs(0))
+    cond = tiny.batch(b=4)[2]
+    words = jnp.arange(8) < 3
+    present = jnp.array([True, False, True, False])
+    cond = dataclasses.replace(
+        cond,
+        token_mask=words & jnp.array([[True], [True], [False], [False]]),
+        control_mask=jnp.ones_like(cond.control_mask) & present[:, None],
+        frame_mask=cond.frame_mask.at[:, 3].set(False),
+    )
+    action = encoder(cond)
+    assert action.tokens.shape == (4, 8, 16)
+    both = [1, 1, 1, 0, 1, 1, 1, 0]
+    controls, text, neither = [0, 0, 0, 0, 1, 1, 1, 0], [1, 1, 1] + [0] * 5, [1] + [0] * 7
+    np.testing.assert_array_equal(action.mask, [both, text, controls, neither])
+    none = encoder.norm(encoder.none[...])
+    np.testing.assert_allclose(action.tokens[3, 0], none, atol=1e-6)
+    long = dataclasses.replace(cond, token_mask=jnp.ones_like(cond.token_mask))
+    moved = encoder(dataclasses.replace(long, tokens=cond.tokens.at[:, 4:7].add(1)))
+    same = np.array(moved.tokens) == np.array(encoder(long).tokens)
+    same = same.all(axis=-1, keepdims=False)
+    # in samples with controls their three places hide the text; the fourth frame has none
+    assert same[[0, 2]].all() and not same[[1, 3], 4:7].any() and same[[1, 3], :4].all()
 
 
 def test_the_relative_bias_depends_on_distance_only():

@@ -100,7 +100,7 @@ def test_history_and_action_reach_the_frames(simulator, simulated):
 def test_the_average_simulates_not_the_parameters(simulator, run):
     with Checkpoints(run, keep=None) as checkpoints:
         state, _ = checkpoints.restore(6, abstract(simulator.info.config))
-    same = jax.tree.map(lambda a, b: bool((a == b).all()), simulator._params, state.ema)
+    same = jax.tree.map(lambda a, b: bool((a == b).all()), simulator._stages[0].params, state.ema)
     assert all(jax.tree.leaves(same))
     assert not all(
         jax.tree.leaves(jax.tree.map(lambda a, b: bool((a == b).all()), state.ema, state.params))

@@ -109,7 +109,7 @@ def test_keys_are_a_function_of_seed_and_step():
 
     assert bits(1, 5) == bits(1, 5)
     drawn = [tuple(k) for pair in ((0, 0), (0, 1), (1, 0), (1, 1)) for k in bits(*pair)]
-    assert len(set(drawn)) == 12
+    assert len(set(drawn)) == 16
 
 
 def test_pixels_come_back_from_the_models_range():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -44,7 +46,14 @@ def model(**changes) -> VideoUNet:
         spread = 1 / np.sqrt(np.prod(x.shape[:-1])) if len(x.shape) > 1 else 0.3
         return jnp.asarray(0.1 * (len(x.shape) == 1) + spread * draw.normal(size=x.shape), x.dtype)
 
-    return nnx.merge(graph, jax.tree.map(fill, shapes))
+    def fill_each(path, x: jax.ShapeDtypeStruct) -> jax.Array:
+        """A stack's parameters have those of its blocks one after another."""
+        if "blocks" not in map(str, (getattr(key, "key", "") for key in path)):
+            return fill(x)
+        one = jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
+        return jnp.stack([fill(one) for _ in range(x.shape[0])])
+
+    return nnx.merge(graph, jax.tree.map_with_path(fill_each, shapes))
 
 
 @nnx.jit
@@ -58,11 +67,13 @@ def batch(
     t: int = 4,
     h: int = 8,
     w: int = 12,
-    tokens: int = 5,
+    tokens: int = 8,
     seed: int = 0,
     history: int = 2,
+    upscale: int = 1,
 ) -> tuple[jax.Array, jax.Array, Conditioning]:
-    """Noised frames, log SNR and conditioning, everything present."""
+    """Noised frames, log SNR and conditioning, everything present; the text's last tokens give way
+    to controls."""
     draw = np.random.default_rng(seed)
 
     def normal(*shape: int) -> jax.Array:
@@ -77,4 +88,7 @@ def batch(
         control_mask=jnp.asarray(draw.random((b, NUM_SLOTS)) < 0.5),
         frame_mask=jnp.ones((b, t), bool),
     )
+    if upscale > 1:
+        low = normal(b, t, h // upscale, w // upscale, 3)
+        cond = dataclasses.replace(cond, low=low, low_log_snr=jnp.linspace(3.0, 5.0, b))
     return normal(b, t, h, w, 3), jnp.linspace(-4.0, 4.0, b), cond

@@ -17,6 +17,7 @@ CONFIG = TrainConfig(
         blocks=1,
         attention=(0,),
         heads=(1,),
+        text_width=0,
         cond_width=8,
         cond_mlp_layers=1,
         control_width=8,

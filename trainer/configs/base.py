@@ -15,6 +15,8 @@ CONFIG = TrainConfig(
         history_frames=4,
         dropout=0.1,
         dtype="bfloat16",  # open: the paper does not say
+        scan=True,
+        remat="blocks",
     ),
     tier="24x40",
     frames=16,
@@ -30,6 +32,7 @@ CONFIG = TrainConfig(
     ema_decay=0.9999,
     log_snr_min=-20.0,
     log_snr_max=20.0,
+    prediction="noise",
     action_dropout=0.1,  # open
     warmup_steps=10_000,  # open
     clip_norm=1.0,  # open

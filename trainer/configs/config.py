@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, get_origin, get_type_hints
 
 from schemas import UsageError, did_you_mean
+from trainer.diffusion import Clip, Prediction
 from trainer.model import ModelConfig
 
 PAPER_WEIGHTS = {
@@ -23,8 +24,9 @@ PAPER_WEIGHTS = {
 }
 """The paper's mixture weights, by the names of our sources (0.05 for those unnamed)."""
 
-# what a run may change when it is resumed: how long and how noisily it runs, not what it computes
-FREE = ("steps", "save_every", "keep", "log_every", "read_threads")
+# what a run may change when it is resumed: how long, how noisily and where it runs, not what it
+# computes
+FREE = ("steps", "save_every", "keep", "log_every", "read_threads", "model_axis")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,7 +37,7 @@ class TrainConfig:
     """
 
     model: ModelConfig
-    """The video U-Net. `text_width` is taken from the table's text encoder."""
+    """The video U-Net."""
 
     tier: str = "24x40"
     """Resolution of the table to train on, HEIGHTxWIDTH."""
@@ -93,6 +95,22 @@ class TrainConfig:
     log_snr_max: float = 20.0
     """Log signal-to-noise ratio at its beginning."""
 
+    prediction: Prediction = "noise"
+    """What the loss is the error of: the noise (Table 6), or velocity, which weighs noisy levels
+    more."""
+
+    clip: Clip = "static"
+    """How samplers bound what they predict: to [-1, 1], by a quantile of the video itself
+    (dynamic), or not."""
+
+    low_noise: float = 0.5
+    """Super-resolution: the low-resolution video is noised to a time between 0 and this one of the
+    schedule. Open."""
+
+    model_axis: int = 1
+    """Devices that share a sample, each with some of its frames; it must divide frames. The others
+    each take other samples."""
+
     save_every: int = 5000
     """Steps between checkpoints; the last step is always saved."""
 
@@ -107,13 +125,14 @@ class TrainConfig:
 
     def __post_init__(self):
         positive = ("frames", "tokens", "batch_size", "steps", "save_every", "keep", "log_every")
+        positive += ("model_axis",)
         for name in positive:
             if getattr(self, name) < 1:
                 raise UsageError(f"{_flag(name)} is {getattr(self, name)}, wanted 1 or more")
         for name in ("warmup_steps", "weight_decay", "clip_norm", "read_threads"):
             if not getattr(self, name) >= 0:
                 raise UsageError(f"{_flag(name)} is {getattr(self, name)}, wanted 0 or more")
-        for name in ("adam_b1", "adam_b2", "ema_decay", "action_dropout"):
+        for name in ("adam_b1", "adam_b2", "ema_decay", "action_dropout", "low_noise"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"{_flag(name)} is {getattr(self, name)}, wanted 0..1")
         if not self.learning_rate > 0:

@@ -11,6 +11,7 @@ CONFIG = TrainConfig(
         attention=(2,),
         heads=(3,),
         head_width=32,
+        text_width=0,  # whatever the table has
         cond_width=96,
         cond_mlp_layers=2,
         control_width=96,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -10,6 +12,9 @@ from trainer.diffusion.denoise import DenoiseFn
 from trainer.diffusion.schedule import CosineSchedule, alpha_sigma
 from trainer.model import Conditioning
 
+Prediction = Literal["noise", "velocity"]
+"""What the error is of: ε (Table 6), or v = α·ε - σ·x (Salimans and Ho 2022)."""
+
 
 def diffusion_loss(
     denoise: DenoiseFn,
@@ -17,8 +22,12 @@ def diffusion_loss(
     frames: Float[Array, "b t h w 3"],
     cond: Conditioning,
     key: jax.Array,
+    prediction: Prediction = "noise",
 ) -> Float[Array, ""]:
     """E‖ε - ε_θ(α·o_t + σ·ε, λ | h, a)‖², the mean over pixels of real frames.
+
+    With "velocity", E‖v - v_θ‖². As z = α·x + σ·ε fixes x once ε is said, v_θ - v is
+    (ε_θ - ε)/α: levels with more noise weigh more, and nothing else changes.
 
     Every real frame of the batch has the same weight, whatever video it is in. Each sample has its
     own time, uniform in [0, 1]. What padded frames hold changes neither value nor gradient.
@@ -29,6 +38,7 @@ def diffusion_loss(
         frames: o_t in [-1, 1].
         cond: h_{t-1}, a_{t-1} and the masks.
         key: draws times and noise.
+        prediction: what the error is of.
 
     Returns:
         The mean; 0 if no frame is real.
@@ -41,5 +51,7 @@ def diffusion_loss(
     noise = jax.random.normal(noise_key, frames.shape)
     alpha, sigma = (v[:, None, None, None, None] for v in alpha_sigma(log_snr))
     error = denoise(alpha * frames + sigma * noise, log_snr, cond) - noise
+    if prediction == "velocity":
+        error /= alpha
     each = jnp.square(jnp.where(pixels, error, 0)).mean((2, 3, 4))
     return each.sum() / jnp.maximum(real.sum(), 1)

@@ -1,74 +1,30 @@
-"""`AncestralSampler`: noise to video, step by step (UniSim, appendix; Video Diffusion Models)."""
+"""`Sampler`: from noise to video, step by step; `walk` is the loop that all of them share."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from schemas import UsageError
+from trainer.diffusion.clip import Clip, clipped
 from trainer.diffusion.denoise import DenoiseFn
 from trainer.diffusion.schedule import CosineSchedule, alpha_sigma
 from trainer.model import Conditioning
 
 
-def posterior(
-    noisy: Float[Array, "*n"],
-    clean: Float[Array, "*n"],
-    log_snr: Float[Array, ""],
-    log_snr_next: Float[Array, ""],
-    gamma: float,
-) -> tuple[Float[Array, "*n"], Float[Array, ""]]:
-    """Mean and variance of z_s given z_t and x, from λ_t = `log_snr` to the higher λ_s.
-
-    The mean is that of the forward process, μ̃ = e^{λt-λs}·(α_s/α_t)·z_t + (1-e^{λt-λs})·α_s·x. The
-    variance (σ̃²_{s|t})^{1-γ}·(σ²_{t|s})^γ lies between the forward process's own
-    σ̃² = (1-e^{λt-λs})·σ_s², at γ = 0, and σ²_{t|s} = (1-e^{λt-λs})·σ_t², at γ = 1.
-    """
-    kept = jnp.exp(log_snr - log_snr_next)
-    renewed = -jnp.expm1(log_snr - log_snr_next)
-    alpha, _ = alpha_sigma(log_snr)
-    alpha_next, _ = alpha_sigma(log_snr_next)
-    mean = kept * (alpha_next / alpha) * noisy + renewed * alpha_next * clean
-    # log σ² at both ends; interpolated as logarithms, and finite however small they are
-    late, early = jax.nn.log_sigmoid(-log_snr_next), jax.nn.log_sigmoid(-log_snr)
-    return mean, renewed * jnp.exp((1 - gamma) * late + gamma * early)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class AncestralSampler:
-    """Draws videos with `steps` evaluations at uniformly spaced times.
-
-    Attributes:
-        steps: from t = 1 to t = 0 (Table 6: 256).
-        gamma: γ of the variance, see `posterior` (Table 6: 0.1).
-        schedule: as in training.
-        clip: limits every predicted clean video to [-1, 1], which keeps early steps, where ε is
-            amplified by 1/α, from running away.
-    """
-
-    steps: int = 256
-    gamma: float = 0.1
-    schedule: CosineSchedule = dataclasses.field(default_factory=CosineSchedule)
-    clip: bool = True
-
-    def __post_init__(self):
-        if self.steps < 1:
-            raise UsageError(f"sampler: {self.steps} steps, wanted at least 1")
-        if not 0 <= self.gamma <= 1:
-            raise UsageError(f"sampler: gamma is {self.gamma}, wanted 0..1")
+class Sampler(Protocol):
+    """Draws videos o_t given h_{t-1}, a_{t-1}."""
 
     def sample(
-        self,
-        denoise: DenoiseFn,
-        cond: Conditioning,
-        shape: tuple[int, ...],
-        key: jax.Array,
+        self, denoise: DenoiseFn, cond: Conditioning, shape: tuple[int, ...], key: jax.Array
     ) -> Float[Array, "b t h w 3"]:
-        """Videos o_t given h_{t-1}, a_{t-1}; within [-1, 1] if `clip`. Padded frames mean nothing.
+        """Videos, within [-1, 1] unless the sampler does not clip. Padded frames mean nothing.
 
         One loop, its body compiled once; call it under `jax.jit` to share that between calls.
 
@@ -78,29 +34,60 @@ class AncestralSampler:
             shape: (b, t, h, w, 3) of the videos.
             key: draws all the noise.
         """
-        start_key, step_key = jax.random.split(key)
-        times = jnp.arange(self.steps, -1, -1) / self.steps
-        levels = self.schedule.log_snr(times)
+        ...
 
-        def step(noisy: Array, step: tuple[Array, Array, Array]) -> tuple[Array, None]:
-            index, log_snr, log_snr_next = step
-            noise = denoise(noisy, jnp.broadcast_to(log_snr, shape[:1]), cond)
-            alpha, sigma = alpha_sigma(log_snr)
-            mean, variance = posterior(
-                noisy,
-                self._limit((noisy - sigma * noise) / alpha),
-                log_snr,
-                log_snr_next,
-                self.gamma,
-            )
-            fresh = jax.random.normal(jax.random.fold_in(step_key, index), shape)
-            last = index == self.steps - 1
-            return mean + jnp.where(last, 0, jnp.sqrt(variance)) * fresh, None
 
-        start = jax.random.normal(start_key, shape)
-        steps = (jnp.arange(self.steps), levels[:-1], levels[1:])
-        frames, _ = lax.scan(step, start, steps)
-        return self._limit(frames)
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """Where a walk is: z_t, what the model says of it, λ_t, and the higher λ_s it goes to.
 
-    def _limit(self, frames: Array) -> Array:
-        return jnp.clip(frames, -1, 1) if self.clip else frames
+    Attributes:
+        index: of the step, 0 is from pure noise.
+        noisy: z_t = α·x + σ·ε.
+        clean, noise: x̂ and ε̂ of it, after clipping; they satisfy that equation.
+    """
+
+    index: Int[Array, ""]
+    noisy: Float[Array, "b t h w 3"]
+    clean: Float[Array, "b t h w 3"]
+    noise: Float[Array, "b t h w 3"]
+    log_snr: Float[Array, ""]
+    log_snr_next: Float[Array, ""]
+
+
+Move = Callable[[Point, Any], tuple[Array, Any]]
+"""From a point and what the walk remembers to z_s and what it remembers next."""
+
+
+def walk(
+    denoise: DenoiseFn,
+    cond: Conditioning,
+    start: Float[Array, "b t h w 3"],
+    *,
+    steps: int,
+    schedule: CosineSchedule,
+    clip: Clip,
+    move: Move,
+    memory: Any = None,
+) -> Float[Array, "b t h w 3"]:
+    """From pure noise at t = 1 to a video at t = 0 by `steps` moves at uniformly spaced times."""
+    levels = schedule.log_snr(jnp.arange(steps, -1, -1) / steps)
+
+    def step(carry: tuple[Array, Any], at: tuple[Array, Array, Array]):
+        (noisy, memory), (index, log_snr, log_snr_next) = carry, at
+        noise = denoise(noisy, jnp.broadcast_to(log_snr, noisy.shape[:1]), cond)
+        alpha, sigma = alpha_sigma(log_snr)
+        clean = clipped((noisy - sigma * noise) / alpha, cond.frame_mask, clip)
+        if clip != "none":
+            noise = (noisy - alpha * clean) / sigma
+        return move(Point(index, noisy, clean, noise, log_snr, log_snr_next), memory), None
+
+    at = (jnp.arange(steps), levels[:-1], levels[1:])
+    (frames, _), _ = lax.scan(step, (start, memory), at)
+    return frames if clip == "none" else jnp.clip(frames, -1, 1)
+
+
+def check_steps(steps: int) -> None:
+    """Raises UsageError for a walk of no steps."""
+    if steps < 1:
+        raise UsageError(f"sampler: {steps} steps, wanted at least 1")

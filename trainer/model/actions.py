@@ -21,13 +21,13 @@ class Action(NamedTuple):
     """An encoded action.
 
     Attributes:
-        tokens, mask: a learned "no action" token that is always there, then text, then one token
-            per future frame; `m` = 1 + l + t.
+        tokens, mask: the text's tokens, whose last places the controls take, one for each real
+            frame. An action of neither is one learned token.
         frame: what is added to each frame's embedding.
     """
 
-    tokens: Float[Array, "b m e"]
-    mask: Bool[Array, "b m"]
+    tokens: Float[Array, "b l e"]
+    mask: Bool[Array, "b l"]
     frame: Float[Array, "b t e"]
 
 
@@ -58,6 +58,9 @@ class ActionEncoder(nnx.Module):
     A frame's controls are one token: the sum over present slots of an embedding that is linear in
     the slot's features (one matrix product), through one hidden layer, plus the frame's position.
     The motion of frame i is about frame i, so the token also enters that frame's own embedding.
+
+    Text and controls share the `l` places of the text (64 in UniSim): frame i of t takes place
+    l - t + i, which only a text of more than l - t tokens had a use for.
     """
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
@@ -87,9 +90,15 @@ class ActionEncoder(nnx.Module):
         control = jnp.where(present[..., None], self.control_out(hidden), 0)
         position = self.position(waves(jnp.arange(frames), _POSITION_FEATURES, 4.0, 256.0))
 
-        none = jnp.broadcast_to(self.none[...].astype(text.dtype), (batch, 1, text.shape[-1]))
+        early = ((0, 0), (text.shape[1] - frames, 0))
+        moves = jnp.pad(present, early)
+        placed = jnp.pad(control + position, (*early, (0, 0)))
+        tokens = jnp.where(moves[..., None], placed, text)
+        mask = cond.token_mask | moves
+        first = jnp.arange(text.shape[1]) == 0
+        neither = ~mask.any(1, keepdims=True) & first
         return Action(
-            tokens=self.norm(jnp.concatenate([none, text, control + position], 1)),
-            mask=jnp.concatenate([jnp.ones((batch, 1), bool), cond.token_mask, present], 1),
+            tokens=self.norm(jnp.where(neither[..., None], self.none[...], tokens)),
+            mask=mask | neither,
             frame=self.pooled(pooled)[:, None] + control + position,
         )

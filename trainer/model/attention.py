@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float
 
 from trainer.model.config import ModelConfig
 from trainer.model.layers import Dense
+from trainer.model.placement import ANYWHERE, Placement
 
 
 def weights_of(
@@ -91,16 +92,21 @@ class TemporalAttention(nnx.Module):
         self.heads = heads
 
     def __call__(
-        self, x: Float[Array, "b t h w c"], frame_mask: Bool[Array, "b t"]
+        self,
+        x: Float[Array, "b t h w c"],
+        frame_mask: Bool[Array, "b t"],
+        placement: Placement = ANYWHERE,
     ) -> Float[Array, "b t h w c"]:
-        q, k, v = (_split(y, self.heads) for y in jnp.split(self.qkv(self.norm(x)), 3, -1))
-        logits = jnp.einsum("bqhwnd,bkhwnd->bhwnqk", q * q.shape[-1] ** -0.5, k)
+        flat = placement.positions(self.norm(x).reshape(*x.shape[:2], -1, x.shape[-1]))
+        q, k, v = (_split(y, self.heads) for y in jnp.split(self.qkv(flat), 3, -1))
+        logits = jnp.einsum("bqpnd,bkpnd->bpnqk", q * q.shape[-1] ** -0.5, k)
         weights = weights_of(
             logits.astype(jnp.float32) + self.relative(x.shape[1]),
-            temporal_mask(frame_mask)[:, None, None, None],
+            temporal_mask(frame_mask)[:, None, None],
         )
-        mixed = jnp.einsum("bhwnqk,bkhwnd->bqhwnd", weights.astype(v.dtype), v)
-        return x + self.out(mixed.reshape(*x.shape[:-1], -1))
+        mixed = jnp.einsum("bpnqk,bkpnd->bqpnd", weights.astype(v.dtype), v)
+        flat = placement.positions(self.out(mixed.reshape(*flat.shape[:-1], -1)))
+        return x + placement.frames(flat.reshape(x.shape))
 
     def relative(self, frames: int) -> Float[Array, "n t t"]:
         """The bias of each pair of frames; offsets beyond the table take its ends."""

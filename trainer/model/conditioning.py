@@ -24,6 +24,8 @@ class Conditioning:
         controls: bins 0..4095 of `schemas.controls`; row i is the motion that led to frame i.
         control_mask: the control slots that exist; none for an action that is text alone.
         frame_mask: the future frames that are real; a still image is a video of one real frame.
+        low: the same video smaller, with noise, which super-resolution models refine.
+        low_log_snr: how much noise: log(α²/σ²) of `low` = α·video + σ·ε.
     """
 
     history: Float[Array, "b k h w 3"]
@@ -33,6 +35,8 @@ class Conditioning:
     controls: Int[Array, "b t s"]
     control_mask: Bool[Array, "b s"]
     frame_mask: Bool[Array, "b t"]
+    low: Float[Array, "b t p q 3"] | None = None
+    low_log_snr: Float[Array, " b"] | None = None
 
 
 def drop_action(

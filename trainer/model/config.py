@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Literal
 
 import jax.numpy as jnp
 
 from schemas import BINS, NUM_SLOTS, UsageError
+
+Remat = Literal["none", "dots", "blocks"]
+"""What a block's backward pass finds stored: everything; the outputs of matrix products; nothing
+but the block's input, so the block is computed twice."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,7 +35,7 @@ class ModelConfig:
         cond_mlp_layers: layers of the MLP that makes that embedding.
         dropout: rate, before the second convolution of a residual block.
 
-        text_width: of the text encoder's embeddings.
+        text_width: of the text encoder's embeddings; 0 in a training config is the table's.
         control_width: of the layer that reads the controls.
         control_slots, control_bins: of `schemas.controls`.
         history_frames: k, the frames of history (4 in UniSim).
@@ -38,8 +43,14 @@ class ModelConfig:
         norm_groups: most groups of a group normalisation; a group has at least 4 channels.
         patch: side of the pixel squares that enter as one position. 1 in UniSim; 2 quarters the
             work of every level.
+        temporal: how frames see each other: by attention at the levels in `attention` (base), or by
+            convolution after every block (super-resolution).
+        upscale: height and width over those of the low-resolution video that the model also sees;
+            1 is none (base).
         dtype: of activations and matrix products; parameters, norms and softmax are float32.
         conv: how 3×3 convolutions are computed (`layers.conv3x3`).
+        scan: runs the equal blocks of a level in one loop, which XLA compiles once.
+        remat: what the backward pass computes anew, to save memory.
     """
 
     channels: int = 1024
@@ -60,11 +71,15 @@ class ModelConfig:
     max_frames: int = 16
     norm_groups: int = 32
     patch: int = 1
+    temporal: Literal["attention", "convolution"] = "attention"
+    upscale: int = 1
     dtype: Literal["float32", "bfloat16"] = "float32"
     conv: Literal["auto", "canonical", "native"] = "auto"
+    scan: bool = False
+    remat: Remat = "none"
 
     def __post_init__(self):
-        counts = ("channels", "blocks", "cond_width", "cond_mlp_layers", "text_width", "patch")
+        counts = ("channels", "blocks", "cond_width", "cond_mlp_layers", "upscale", "patch")
         counts += (
             "control_width",
             "control_slots",
@@ -76,8 +91,9 @@ class ModelConfig:
         for name in counts:
             if getattr(self, name) < 1:
                 raise UsageError(f"model: {name} is {getattr(self, name)}, wanted at least 1")
-        if self.history_frames < 0:
-            raise UsageError(f"model: history_frames is {self.history_frames}, wanted 0 or more")
+        for name in ("history_frames", "text_width"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"model: {name} is {getattr(self, name)}, wanted 0 or more")
         if not self.multipliers or min(self.multipliers) < 1:
             raise UsageError(
                 f"model: multipliers are {self.multipliers}, wanted one or more, all ≥ 1"
@@ -121,7 +137,7 @@ class ModelConfig:
 
     def check_frames(self, height: int, width: int) -> None:
         """Raises UsageError if frames of this size cannot be halved down to the coarsest level."""
-        factor = self.patch * 2 ** (self.levels - 1)
+        factor = math.lcm(self.patch * 2 ** (self.levels - 1), self.upscale)
         if height % factor or width % factor or not (height and width):
             near = [max(1, round(side / factor)) * factor for side in (height, width)]
             raise UsageError(

@@ -2,10 +2,13 @@
 
 A factorised space-time U-Net (Video Diffusion Models, 2022): 1×3×3 convolutions; at the levels that
 have attention, spatial attention, attention to the action, then temporal attention. The noise level
-and the action enter every residual block.
+and the action enter every residual block. A super-resolution model has temporal convolutions, and
+sees the low-resolution video beside the noised one.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +17,6 @@ from jaxtyping import Array, Float
 
 from schemas import UsageError
 from trainer.model.actions import Action, ActionEncoder
-from trainer.model.attention import ActionAttention, SpatialAttention, TemporalAttention
 from trainer.model.conditioning import Conditioning
 from trainer.model.config import ModelConfig
 from trainer.model.layers import (
@@ -22,13 +24,14 @@ from trainer.model.layers import (
     Dense,
     Downsample,
     FrameNorm,
-    ResBlock,
     Upsample,
     depth_to_space,
     space_to_depth,
     waves,
 )
 from trainer.model.noise import alpha_sigma
+from trainer.model.placement import ANYWHERE, Placement
+from trainer.model.stack import Context, Stack
 
 __all__ = ["ModelConfig", "VideoUNet"]
 
@@ -36,50 +39,28 @@ _NOISE_FEATURES = 128
 
 
 class Embedding(nnx.Module):
-    """Noise level and action, through an MLP, as one vector per frame."""
+    """Noise levels and action, through an MLP, as one vector per frame."""
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         width = config.cond_width
         self.noise = Dense(_NOISE_FEATURES, width, config, rngs=rngs)
+        above = config.upscale > 1
+        self.low = Dense(_NOISE_FEATURES, width, config, rngs=rngs) if above else None
         self.layers = nnx.List(
             [Dense(width, width, config, rngs=rngs) for _ in range(config.cond_mlp_layers)]
         )
 
-    def __call__(self, log_snr: Float[Array, " b"], action: Action) -> Float[Array, "b t e"]:
+    def __call__(
+        self, log_snr: Float[Array, " b"], low: Float[Array, " b"] | None, action: Action
+    ) -> Float[Array, "b t e"]:
+        """`low` is the log SNR of the low-resolution video."""
         # log SNR runs from -20 to 20: the longest wave orders it, the shortest tells 0.25 apart
         y = self.noise(waves(log_snr, _NOISE_FEATURES, 1.0, 128.0))[:, None] + action.frame
+        if self.low is not None and low is not None:
+            y += self.low(waves(low, _NOISE_FEATURES, 1.0, 128.0))[:, None]
         for layer in self.layers:
             y = layer(nnx.silu(y))
         return nnx.silu(y)
-
-
-class Block(nnx.Module):
-    """A residual block and, at a level that has attention, the three attentions after it."""
-
-    def __init__(
-        self, inputs: int, outputs: int, heads: int, config: ModelConfig, *, rngs: nnx.Rngs
-    ):
-        self.res = ResBlock(inputs, outputs, config, rngs=rngs)
-        self.has_attention = heads > 0
-        if heads:
-            self.spatial = SpatialAttention(outputs, heads, config, rngs=rngs)
-            self.action = ActionAttention(outputs, heads, config, rngs=rngs)
-            self.temporal = TemporalAttention(outputs, heads, config, rngs=rngs)
-
-    def __call__(
-        self,
-        x: Float[Array, "b t h w i"],
-        embedding: Float[Array, "b t e"],
-        action: Action,
-        cond: Conditioning,
-        key: jax.Array | None,
-    ) -> Float[Array, "b t h w o"]:
-        x = self.res(x, embedding, key)
-        if self.has_attention:
-            x = self.spatial(x)
-            x = self.action(x, action.tokens, action.mask)
-            x = self.temporal(x, cond.frame_mask)
-        return x
 
 
 class VideoUNet(nnx.Module):
@@ -94,18 +75,19 @@ class VideoUNet(nnx.Module):
     """
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        if not config.text_width:
+            raise UsageError("model: text_width is 0; state the width of the text embeddings")
         self.config = config
         width, levels, pixels = config.width, range(config.levels), 3 * config.patch**2
 
-        def blocks(inputs: int, level: int, count: int) -> nnx.List[Block]:
+        def blocks(inputs: int, level: int, count: int) -> Stack:
             heads, outputs = config.heads_at(level), config.width(level)
-            return nnx.List(
-                [Block(inputs, outputs, heads, config, rngs=rngs) for _ in range(count)]
-            )
+            return Stack(inputs, outputs, heads, count, config, rngs=rngs)
 
         self.action = ActionEncoder(config, rngs=rngs)
         self.embedding = Embedding(config, rngs=rngs)
-        self.noisy_in = Conv(pixels, width(0), config, rngs=rngs)
+        seen = pixels if config.upscale == 1 else 2 * pixels
+        self.noisy_in = Conv(seen, width(0), config, rngs=rngs)
         if planes := config.history_frames * (pixels + 1):
             self.history_in = Conv(planes, width(0), config, use_bias=False, rngs=rngs)
         self.down = nnx.List([blocks(width(i), i, config.blocks) for i in levels])
@@ -128,6 +110,7 @@ class VideoUNet(nnx.Module):
         cond: Conditioning,
         *,
         dropout_key: jax.Array | None = None,
+        placement: Placement = ANYWHERE,
     ) -> Float[Array, "b t h w 3"]:
         """The noise ε in `noisy` = α·frames + σ·ε, float32; zeros for padded frames.
 
@@ -136,31 +119,19 @@ class VideoUNet(nnx.Module):
             log_snr: log(α²/σ²) of each sample.
             cond: history, action and masks.
             dropout_key: draws the dropout; None leaves it off.
+            placement: how activations are spread over devices.
         """
         self._check(noisy, cond)
         real = cond.frame_mask[:, :, None, None, None]
         action = self.action(cond)
-        embedding = self.embedding(log_snr, action)
-        keys = _keys(dropout_key)
-
-        def run(block: Block, x: Array) -> Array:
-            return block(x, embedding, action, cond, next(keys))
-
-        x = self._enter(jnp.where(real, noisy, 0), cond)
-        skips: list[Array] = []
-        for level, blocks in enumerate(self.down):
-            if level:
-                x = self.halve[level - 1](x)
-            for block in blocks:
-                x = run(block, x)
-                skips.append(x)
-        for block in self.middle:
-            x = run(block, x)
-        for level in reversed(range(self.config.levels)):
-            for block in self.up[level]:
-                x = run(block, jnp.concatenate([x, skips.pop()], -1))
-            if level:
-                x = self.double[level - 1](x)
+        context = Context(
+            embedding=placement.frames(self.embedding(log_snr, cond.low_log_snr, action)),
+            tokens=action.tokens,
+            mask=action.mask,
+            frame_mask=cond.frame_mask,
+        )
+        x = placement.frames(self._enter(jnp.where(real, noisy, 0), cond))
+        x = self._down_and_up(x, context, placement, _keys(dropout_key))
         y = self.noise_out(nnx.silu(self.norm_out(x)))
         y = depth_to_space(y, self.config.patch).astype(jnp.float32)
         # ε = σ·noisy + α·y, with y near α·ε - σ·frames: what is already known of ε, which is nearly
@@ -168,15 +139,40 @@ class VideoUNet(nnx.Module):
         alpha, sigma = (v[:, None, None, None, None] for v in alpha_sigma(log_snr))
         return jnp.where(real, sigma * noisy + alpha * y, 0)
 
+    def _down_and_up(
+        self,
+        x: Float[Array, "b t p q c"],
+        context: Context,
+        placement: Placement,
+        keys: Iterator[jax.Array | None],
+    ) -> Float[Array, "b t p q c"]:
+        skips: list[Array] = []
+        for level, stack in enumerate(self.down):
+            if level:
+                x = placement.frames(self.halve[level - 1](x))
+            x, outputs = stack(x, context, placement, next(keys))
+            skips.append(outputs[::-1])
+        x, _ = self.middle(x, context, placement, next(keys))
+        for level in reversed(range(self.config.levels)):
+            x, _ = self.up[level](x, context, placement, next(keys), skips.pop())
+            if level:
+                x = placement.frames(self.double[level - 1](x))
+        return x
+
     def _enter(
         self, noisy: Float[Array, "b t h w 3"], cond: Conditioning
     ) -> Float[Array, "b t p q c"]:
-        """The first convolution over noised frame, history and history mask on the channel axis.
+        """The first convolution; noised frame, low-resolution frame, history and its mask are side
+        by side on the channel axis.
 
         A convolution is linear in its input channels, so the part that reads the history is done
         once and added at every future index, not t times. The mask is a plane per history frame:
         a frame that is absent is another thing than a black one.
         """
+        if cond.low is not None:
+            real = cond.frame_mask[:, :, None, None, None]
+            low = jax.image.resize(jnp.where(real, cond.low, 0), noisy.shape, "linear")
+            noisy = jnp.concatenate([noisy, low], -1)
         x = self.noisy_in(space_to_depth(noisy, self.config.patch))
         if not self.config.history_frames:
             return x
@@ -198,8 +194,16 @@ class VideoUNet(nnx.Module):
             "control_mask": (batch, c.control_slots),
             "frame_mask": (batch, frames),
         }
+        if c.upscale > 1:
+            wanted["low"] = (batch, frames, height // c.upscale, width // c.upscale, 3)
+            wanted["low_log_snr"] = (batch,)
+        if cond.token_mask.shape[-1] < frames:
+            raise UsageError(
+                f"model: {cond.token_mask.shape[-1]} tokens have no room for the controls of"
+                f" {frames} frames; raise tokens, or lower frames"
+            )
         for name, shape in wanted.items():
-            found = getattr(cond, name).shape
+            found = getattr(getattr(cond, name), "shape", None)
             if found != shape:
                 raise UsageError(
                     f"model: {name} is {found}, wanted {shape}; the model's configuration and the"
@@ -207,8 +211,8 @@ class VideoUNet(nnx.Module):
                 )
 
 
-def _keys(key: jax.Array | None):
-    """A key for each block in turn, or None for ever."""
+def _keys(key: jax.Array | None) -> Iterator[jax.Array | None]:
+    """A key for each stack in turn, or None for ever."""
     index = 0
     while True:
         yield None if key is None else jax.random.fold_in(key, index)

@@ -81,8 +81,8 @@ def train(
     embeddings = Embeddings(table.path, table.manifest.encoder(encoder))
     config = fitted(config, embeddings)
     config.model.check_frames(table.tier.height, table.tier.width)
-    layout = Layout()
-    layout.check(config.batch_size)
+    layout = Layout(model=config.model_axis)
+    layout.check(config)
     maker, order = ExampleMaker(table, embeddings, example_spec(config)), order_spec(config)
     check_weights(config.weights, table.datasets)
     info = RunInfo(config=config, encoder=embeddings.info, table=table.digest, fps=table.fps())
@@ -111,7 +111,17 @@ def train(
 
 
 def fitted(config: TrainConfig, embeddings: Embeddings) -> TrainConfig:
-    """The config with the width of the table's text encoder."""
+    """The config with the width of the table's text encoder.
+
+    Raises:
+        UsageError: if the config states another.
+    """
+    stated, found = config.model.text_width, embeddings.info.width
+    if stated not in (0, found):
+        raise UsageError(
+            f"text encoder {embeddings.info.name}: its embeddings are {found} wide, but"
+            f" --model.text-width is {stated}; choose another --encoder, or state 0 to take any"
+        )
     model = dataclasses.replace(config.model, text_width=embeddings.info.width)
     return dataclasses.replace(config, model=model)
 
@@ -148,7 +158,9 @@ class _Run:
         self._info, self._out, self._say = info, out, say
         shardings = (layout.of(abstract(config)), layout.replicated)
         self._step = jax.jit(
-            train_step(config, graph_of(config.model)), donate_argnums=0, out_shardings=shardings
+            train_step(config, graph_of(config.model), layout.placement),
+            donate_argnums=0,
+            out_shardings=shardings,
         )
 
     def empty(self, embeddings: Embeddings):

@@ -1,8 +1,9 @@
 """`Layout`: where state and batches live, from one CPU to a pod of TPUs.
 
-All devices form one mesh axis. Batches are split over it, and so is every parameter with its
-average and moments (fully sharded data parallel): XLA gathers a layer's parameters when it needs
-them. On one device nothing moves.
+Devices form a mesh of (data, model). Batches are split over `data`, and the frames of a sample over
+`model` (`trainer.model.placement`). Every parameter, with its average and moments, is split over
+both (fully sharded data parallel): XLA gathers a layer's parameters when it needs them. On one
+device nothing moves.
 """
 
 from __future__ import annotations
@@ -15,9 +16,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from schemas import UsageError
-
-AXIS = "data"
-_MIN_SHARDED = 1 << 16  # smaller arrays cost more to gather than to keep whole
+from trainer.configs.config import TrainConfig
+from trainer.model.placement import DATA, MODEL, Placement
 
 
 class Layout:
@@ -25,23 +25,47 @@ class Layout:
 
     Args:
         devices: JAX devices, of all processes; None means all there are.
+        model: devices that share a sample; the others are over `data`.
+        whole: arrays of fewer elements are kept whole, as gathering them costs more.
+
+    Raises:
+        UsageError: if the devices do not divide.
     """
 
-    def __init__(self, devices: Sequence[Any] | None = None):
-        self.mesh = Mesh(np.array(list(devices or jax.devices())), (AXIS,))
-        self.replicated = NamedSharding(self.mesh, PartitionSpec())
-        self.batch = NamedSharding(self.mesh, PartitionSpec(AXIS))
-
-    def check(self, batch_size: int) -> None:
-        """Raises UsageError if a batch does not divide over the devices."""
-        if batch_size % self.mesh.size:
+    def __init__(self, devices: Sequence[Any] | None = None, model: int = 1, whole: int = 1 << 16):
+        found = np.array(list(devices or jax.devices()))
+        if model < 1 or found.size % model:
             raise UsageError(
-                f"a batch of {batch_size} does not divide over {self.mesh.size} devices; change"
-                " --batch-size"
+                f"--model-axis {model} does not divide {found.size} devices; wanted one of"
+                f" {', '.join(map(str, divisors(found.size)))}"
+            )
+        self.mesh = Mesh(found.reshape(-1, model), (DATA, MODEL))
+        self.replicated = NamedSharding(self.mesh, PartitionSpec())
+        self.batch = NamedSharding(self.mesh, PartitionSpec(DATA))
+        self.placement = Placement(self.mesh)
+        self._whole = whole
+
+    def check(self, config: TrainConfig) -> None:
+        """Raises UsageError if batch or frames do not divide over the devices."""
+        data, model = self.mesh.shape[DATA], self.mesh.shape[MODEL]
+        if config.batch_size % data:
+            raise UsageError(
+                f"a batch of {config.batch_size} does not divide over {data} devices (data);"
+                " change --batch-size, or raise --model-axis"
+            )
+        if config.frames % model:
+            raise UsageError(
+                f"{config.frames} frames do not divide over --model-axis {model}; wanted one of"
+                f" {', '.join(map(str, divisors(config.frames)))}"
+            )
+        if jax.process_count() > 1 and jax.local_device_count() % model:
+            raise UsageError(
+                f"--model-axis {model} reaches beyond the {jax.local_device_count()} devices of a"
+                " process; lower it"
             )
 
     def of(self, tree: Any) -> Any:
-        """The sharding of each array of a tree: its longest dimension that divides, else whole."""
+        """The sharding of each array of a tree: over all devices if a dimension divides."""
         return jax.tree.map(lambda leaf: NamedSharding(self.mesh, self._spec(leaf.shape)), tree)
 
     def shaped(self, tree: Any) -> Any:
@@ -65,7 +89,13 @@ class Layout:
 
     def _spec(self, shape: tuple[int, ...]) -> PartitionSpec:
         divides = [i for i, n in enumerate(shape) if n % self.mesh.size == 0]
-        if self.mesh.size == 1 or np.prod(shape, dtype=np.int64) < _MIN_SHARDED or not divides:
+        if self.mesh.size == 1 or np.prod(shape, dtype=np.int64) < self._whole or not divides:
             return PartitionSpec()
-        longest = max(divides, key=lambda i: shape[i])
-        return PartitionSpec(*(AXIS if i == longest else None for i in range(len(shape))))
+        # the last dimension is the one that TPUs pad to 128: it is cut where no other can be
+        longest = max(divides, key=lambda i: (i < len(shape) - 1, shape[i]))
+        return PartitionSpec(*((DATA, MODEL) if i == longest else None for i in range(len(shape))))
+
+
+def divisors(number: int) -> list[int]:
+    """In rising order."""
+    return [i for i in range(1, number + 1) if number % i == 0]

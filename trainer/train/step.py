@@ -12,8 +12,9 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 
 from trainer.configs.config import TrainConfig
-from trainer.diffusion import CosineSchedule, diffusion_loss
+from trainer.diffusion import CosineSchedule, diffusion_loss, drawn_low
 from trainer.model import Conditioning, VideoUNet, drop_action
+from trainer.model.placement import ANYWHERE, Placement
 from trainer.train.state import Params, TrainState, bind, ema_update, optimizer
 
 Batch = Mapping[str, Array]
@@ -52,9 +53,23 @@ def conditioning(batch: Batch) -> Conditioning:
 
 
 def keys_at(seed: int, step: Int[Array, ""]) -> PRNGKeyArray:
-    """Three keys for a step's action dropout, noise and dropout; a function of (seed, step) alone,
-    so that a resumed run draws what the straight one drew."""
-    return jax.random.split(jax.random.fold_in(jax.random.key(seed), step), 3)
+    """Four keys for a step's action dropout, noise, dropout and low-resolution video; a function of
+    (seed, step) alone, so that a resumed run draws what the straight one drew."""
+    return jax.random.split(jax.random.fold_in(jax.random.key(seed), step), 4)
+
+
+def in_compute(params: Params, config: TrainConfig) -> Params:
+    """The parameters with every kernel in the type that the model computes in.
+
+    A layer casts its kernel anyway; done here, where it is still spread over the devices, what they
+    exchange is half as large in bfloat16. That holds for the gradients too, which become float32
+    when they have been summed over the devices.
+    """
+    kernel = jax.tree_util.DictKey("kernel")
+    return jax.tree.map_with_path(
+        lambda path, leaf: leaf.astype(config.model.compute) if path[-1] == kernel else leaf,
+        params,
+    )
 
 
 def dropped_action(cond: Conditioning, key: PRNGKeyArray, rate: float, empty: Empty):
@@ -67,27 +82,30 @@ def dropped_action(cond: Conditioning, key: PRNGKeyArray, rate: float, empty: Em
 
 
 def train_step(
-    config: TrainConfig, graph: nnx.GraphDef[VideoUNet]
+    config: TrainConfig, graph: nnx.GraphDef[VideoUNet], placement: Placement = ANYWHERE
 ) -> Callable[[TrainState, Batch, Empty], tuple[TrainState, Metrics]]:
     """One optimiser step as a pure function of state, batch and the empty action, not yet compiled.
 
-    It returns the next state and float32 scalars: `loss`, the noise prediction error averaged over
-    real frames, and `grad_norm`, the gradients' global norm before clipping.
+    It returns the next state and float32 scalars: `loss`, the prediction error averaged over real
+    frames, and `grad_norm`, the gradients' global norm before clipping.
     """
     schedule = CosineSchedule(log_snr_min=config.log_snr_min, log_snr_max=config.log_snr_max)
     adam = optimizer(config)
 
     def step(state: TrainState, batch: Batch, empty: Empty) -> tuple[TrainState, Metrics]:
-        action_key, noise_key, dropout_key = keys_at(config.seed, state.step)
+        action_key, noise_key, dropout_key, low_key = keys_at(config.seed, state.step)
         cond = dropped_action(conditioning(batch), action_key, config.action_dropout, empty)
+        frames = to_model(batch["frames"])
+        if (factor := config.model.upscale) > 1:
+            cond = drawn_low(cond, frames, factor, schedule, config.low_noise, low_key)
 
         def loss_of(params):
-            model = bind(graph, params)
+            model = bind(graph, in_compute(params, config))
 
             def denoise(noisy, log_snr, cond):
-                return model(noisy, log_snr, cond, dropout_key=dropout_key)
+                return model(noisy, log_snr, cond, dropout_key=dropout_key, placement=placement)
 
-            return diffusion_loss(denoise, schedule, to_model(batch["frames"]), cond, noise_key)
+            return diffusion_loss(denoise, schedule, frames, cond, noise_key, config.prediction)
 
         loss, grads = jax.value_and_grad(loss_of)(state.params)
         updates, moments = adam.update(grads, state.optimizer, state.params)
