@@ -22,6 +22,8 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from tests.infra.gcs_front import Front
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -143,6 +145,22 @@ def serving(folder: Path) -> Iterator[Server]:
         finally:
             process.terminate()
             process.wait()
+
+
+@contextlib.contextmanager
+def for_test(folder: Path, *buckets: str) -> Iterator[Server]:
+    """`serving`, with these buckets, to this process and those that it starts; the test is skipped
+    where there can be no server."""
+    try:
+        binary()
+    except Missing as e:
+        pytest.skip(str(e))
+    with serving(folder) as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in server.env.items():
+            patch.setenv(name, value)
+        for bucket in buckets:
+            server.make_bucket(bucket)
+        yield server
 
 
 def _wait(server: Server, process: subprocess.Popen[bytes]) -> None:

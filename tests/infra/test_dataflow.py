@@ -3,16 +3,12 @@
 import contextlib
 import dataclasses
 import json
-import os
 import re
-import subprocess
-import sys
 import typing
 from pathlib import Path
 
 import apache_beam as beam
 import numpy as np
-import pytest
 from apache_beam.pipeline import PipelineVisitor
 from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.transforms.core import GroupByKey
@@ -132,31 +128,19 @@ def test_no_step_gives_out_frames(tmp_path):
 
 def test_the_real_job_graph_is_built_and_is_small(tmp_path):
     """Dataflow's own client writes it to Cloud Storage, as for a template; none is started."""
-    try:
-        serving = gcs_server.serving(tmp_path)
-        with serving as server:
-            server.make_bucket("bucket")
-            server.upload(sample(BRIDGE), "bucket", "bridge")
-            run = ["--runner", "DataflowRunner", *GIVEN, "--temp_location=gs://bucket/tmp"]
-            run += ["--staging_location=gs://bucket/staging"]
-            run += ["--template_location=gs://bucket/job.json"]
-            source = ["--source", "bridge=gs://bucket/bridge", "--out", "gs://bucket/t"]
-            done = subprocess.run(
-                [sys.executable, "-m", "infra.cli", "prepare", *source, *run],
-                cwd=ROOT,
-                env=os.environ | server.env,
-                capture_output=True,
-                text=True,
-                timeout=240,
-            )
-            names = server.names("bucket")
-            assert (done.returncode, "job.json" in names) == (0, True), done.stderr
-            assert "0 of 1 shards are done, the job ends elsewhere" in done.stdout
-            graph = json.loads(server.get("bucket", "job.json"))
-            (staged,) = (name for name in names if name.endswith("/pipeline.pb"))
-            data = server.get("bucket", staged)
-    except gcs_server.Missing as e:
-        pytest.skip(str(e))
+    with gcs_server.for_test(tmp_path, "bucket") as server:
+        server.upload(sample(BRIDGE), "bucket", "bridge")
+        run = ["--runner", "DataflowRunner", *GIVEN, "--temp_location=gs://bucket/tmp"]
+        run += ["--staging_location=gs://bucket/staging"]
+        run += ["--template_location=gs://bucket/job.json"]
+        source = ["--source", "bridge=gs://bucket/bridge", "--out", "gs://bucket/t"]
+        said = unisim("prepare", *source, *run).stdout
+        names = server.names("bucket")
+        assert "job.json" in names
+        assert "0 of 1 shards are done, the job ends elsewhere" in said
+        graph = json.loads(server.get("bucket", "job.json"))
+        (staged,) = (name for name in names if name.endswith("/pipeline.pb"))
+        data = server.get("bucket", staged)
     assert graph["type"] == "JOB_TYPE_BATCH"
     (pool,) = graph["environment"]["workerPools"]
     images = {image["containerImage"] for image in pool["sdkHarnessContainerImages"]}
@@ -167,7 +151,7 @@ def test_the_real_job_graph_is_built_and_is_small(tmp_path):
     assert len(data) < 200_000, "the plan is read by a worker, not submitted"
 
 
-def test_progress_is_by_the_clients_metrics(tmp_path, monkeypatch):
+def test_progress_is_by_the_clients_metrics(tmp_path):
     """Google's own client and Beam's result of a Dataflow job; the service is a stand-in."""
     source = ["--source", f"bridge={sample(BRIDGE)}", "--shard-mb", "0.3"]
     unisim("plan", *source, "--out", tmp_path / "plan")
@@ -175,13 +159,7 @@ def test_progress_is_by_the_clients_metrics(tmp_path, monkeypatch):
     total, first = sum(costs.values()), costs["bridge", 0]
     run = ["--runner", "DataflowRunner", *GIVEN, "--temp_location=gs://bucket/tmp", "--no_auth"]
     with contextlib.ExitStack() as stack:
-        try:
-            server = stack.enter_context(gcs_server.serving(tmp_path))
-        except gcs_server.Missing as e:
-            pytest.skip(str(e))
-        for name, value in server.env.items():
-            monkeypatch.setenv(name, value)
-        server.make_bucket("bucket")
+        stack.enter_context(gcs_server.for_test(tmp_path, "bucket"))
         service = stack.enter_context(dataflow_service.serving())
         run.append(f"--dataflow_endpoint={service.endpoint}")
         job = stack.enter_context(Terminal("prepare", *source, "--out", "gs://bucket/t", *run))

@@ -32,15 +32,7 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(folder):
-    try:
-        gcs_server.binary()
-    except gcs_server.Missing as e:
-        pytest.skip(str(e))
-    with gcs_server.serving(folder) as server, pytest.MonkeyPatch.context() as patch:
-        for name, value in server.env.items():
-            patch.setenv(name, value)
-        server.make_bucket("in")
-        server.make_bucket("out")
+    with gcs_server.for_test(folder, "in", "out") as server:
         for name in SOURCES:
             server.upload(sources.get(name).fake(folder / name, 0), "in", f"raw/{name}")
         (folder / "t5-little").mkdir()

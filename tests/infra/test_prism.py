@@ -43,7 +43,7 @@ def test_a_small_corpus_gives_the_local_table(given, local, tmp_path):
 
 
 @needs_prism
-def test_progress_of_a_remote_table_is_by_beams_metrics(given, local, tmp_path, monkeypatch):
+def test_progress_of_a_remote_table_is_by_beams_metrics(given, local, tmp_path):
     """Frames are seen moving before there is a receipt of any shard."""
     counted, gate = threading.Event(), threading.Event()
 
@@ -53,10 +53,7 @@ def test_progress_of_a_remote_table_is_by_beams_metrics(given, local, tmp_path, 
             gate.wait(PATIENCE)
         return ""
 
-    with gcs_server.serving(tmp_path) as server:  # wants Go, which built Prism
-        for name, value in server.env.items():
-            monkeypatch.setenv(name, value)
-        server.make_bucket("out")
+    with gcs_server.for_test(tmp_path, "out") as server:
         server.front.breaks = waits
         try:
             with Terminal(

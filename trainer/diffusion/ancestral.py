@@ -79,12 +79,4 @@ class AncestralSampler:
             return mean + jnp.where(last, 0, jnp.sqrt(variance)) * fresh, None
 
         start = jax.random.normal(start_key, shape)
-        return walk(
-            denoise,
-            cond,
-            start,
-            steps=self.steps,
-            schedule=self.schedule,
-            clip=self.clip,
-            move=move,
-        )
+        return walk(self, denoise, cond, start, move)

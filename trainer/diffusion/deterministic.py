@@ -52,15 +52,7 @@ class DDIMSampler:
             alpha, sigma = alpha_sigma(point.log_snr_next)
             return alpha * point.clean + sigma * point.noise, None
 
-        return walk(
-            denoise,
-            cond,
-            start,
-            steps=self.steps,
-            schedule=self.schedule,
-            clip=self.clip,
-            move=move,
-        )
+        return walk(self, denoise, cond, start, move)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -108,13 +100,4 @@ class DPMSolver:
             noisy = jnp.exp(fade / 2) * point.noisy - alpha * jnp.expm1(-stride) * mean
             return noisy, (point.clean, stride)
 
-        return walk(
-            denoise,
-            cond,
-            start,
-            steps=self.steps,
-            schedule=self.schedule,
-            clip=self.clip,
-            move=move,
-            memory=(jnp.zeros_like(start), jnp.ones(())),
-        )
+        return walk(self, denoise, cond, start, move, (jnp.zeros_like(start), jnp.ones(())))

@@ -55,36 +55,52 @@ class Point:
     log_snr_next: Float[Array, ""]
 
 
+class Steps(Protocol):
+    """How a sampler walks.
+
+    Attributes:
+        steps: from t = 1 to t = 0, at uniformly spaced times.
+        schedule: as in training.
+        clip: of predicted clean videos.
+    """
+
+    @property
+    def steps(self) -> int: ...
+
+    @property
+    def schedule(self) -> CosineSchedule: ...
+
+    @property
+    def clip(self) -> Clip: ...
+
+
 Move = Callable[[Point, Any], tuple[Array, Any]]
 """From a point and what the walk remembers to z_s and what it remembers next."""
 
 
 def walk(
+    by: Steps,
     denoise: DenoiseFn,
     cond: Conditioning,
     start: Float[Array, "b t h w 3"],
-    *,
-    steps: int,
-    schedule: CosineSchedule,
-    clip: Clip,
     move: Move,
     memory: Any = None,
 ) -> Float[Array, "b t h w 3"]:
-    """From pure noise at t = 1 to a video at t = 0 by `steps` moves at uniformly spaced times."""
-    levels = schedule.log_snr(jnp.arange(steps, -1, -1) / steps)
+    """From pure noise at t = 1 to a video at t = 0."""
+    levels = by.schedule.log_snr(jnp.arange(by.steps, -1, -1) / by.steps)
 
     def step(carry: tuple[Array, Any], at: tuple[Array, Array, Array]):
         (noisy, memory), (index, log_snr, log_snr_next) = carry, at
         noise = denoise(noisy, jnp.broadcast_to(log_snr, noisy.shape[:1]), cond)
         alpha, sigma = alpha_sigma(log_snr)
-        clean = clipped((noisy - sigma * noise) / alpha, cond.frame_mask, clip)
-        if clip != "none":
+        clean = clipped((noisy - sigma * noise) / alpha, cond.frame_mask, by.clip)
+        if by.clip != "none":
             noise = (noisy - alpha * clean) / sigma
         return move(Point(index, noisy, clean, noise, log_snr, log_snr_next), memory), None
 
-    at = (jnp.arange(steps), levels[:-1], levels[1:])
+    at = (jnp.arange(by.steps), levels[:-1], levels[1:])
     (frames, _), _ = lax.scan(step, (start, memory), at)
-    return frames if clip == "none" else jnp.clip(frames, -1, 1)
+    return frames if by.clip == "none" else jnp.clip(frames, -1, 1)
 
 
 def check_steps(steps: int) -> None:
