@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import TypeVar
+
+import tyro
 
 from schemas import UsageError, did_you_mean
+
+T = TypeVar("T")
 
 
 def config_name(argv: list[str]) -> str:
@@ -17,10 +22,21 @@ def config_name(argv: list[str]) -> str:
     return "debug"
 
 
-def refuse_unknown(unknown: list[str], arguments: type) -> None:
-    """Raises UsageError, with the nearest name, for what tyro made nothing of."""
-    if not unknown:
-        return
+def parse(arguments: type[T], verb: str, description: str, argv: list[str]) -> T:
+    """A verb's flags. Raises UsageError, with the nearest name, for one that nobody knows."""
+    flags, unknown = tyro.cli(
+        arguments,
+        prog=f"unisim {verb}",
+        description=description,
+        args=argv,
+        return_unknown_args=True,
+    )
+    if unknown:
+        raise _unknown(unknown[0], arguments)
+    return flags
+
+
+def _unknown(given: str, arguments: type) -> UsageError:
     from trainer.configs.config import TrainConfig
     from trainer.model import ModelConfig
 
@@ -28,7 +44,7 @@ def refuse_unknown(unknown: list[str], arguments: type) -> None:
     fields = [f.name for f in dataclasses.fields(TrainConfig) if f.name != "model"]
     inner = [f"model.{f.name}" for f in dataclasses.fields(ModelConfig)]
     known = [name.replace("_", "-") for name in (*own, *fields, *inner) if name != "fields"]
-    flag = unknown[0].partition("=")[0]
+    flag = given.partition("=")[0]
     if not flag.startswith("--"):
-        raise UsageError(f"{flag!r} belongs to no flag; see --help")
-    raise UsageError(f"unknown flag {flag}; {did_you_mean(flag[2:].replace('_', '-'), known)}")
+        return UsageError(f"{flag!r} belongs to no flag; see --help")
+    return UsageError(f"unknown flag {flag}; {did_you_mean(flag[2:].replace('_', '-'), known)}")

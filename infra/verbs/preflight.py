@@ -28,7 +28,7 @@ def main(argv: list[str]) -> int:
 
     import tyro
 
-    from infra.verbs._config import config_name, refuse_unknown
+    from infra.verbs._config import config_name, parse
 
     os.environ["JAX_PLATFORMS"] = "cpu"  # or JAX would look for TPUs here
     from trainer import configs
@@ -56,14 +56,7 @@ def main(argv: list[str]) -> int:
         config: Literal[tuple(configs.names())] = name  # type: ignore[valid-type]
         """Named values for all fields below; each can then be given on its own."""
 
-    args, unknown = tyro.cli(
-        Arguments,
-        prog="unisim preflight",
-        description=DESCRIPTION,
-        args=argv,
-        return_unknown_args=True,
-    )
-    refuse_unknown(unknown, Arguments)
+    args = parse(Arguments, "preflight", DESCRIPTION, argv)
     return _preflight(name, args)
 
 

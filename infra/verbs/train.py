@@ -24,7 +24,7 @@ def main(argv: list[str]) -> int:
 
     import tyro
 
-    from infra.verbs._config import config_name, refuse_unknown
+    from infra.verbs._config import config_name, parse
     from trainer import configs
     from trainer.configs.config import TrainConfig
 
@@ -44,14 +44,7 @@ def main(argv: list[str]) -> int:
         config: Literal[tuple(configs.names())] = name  # type: ignore[valid-type]
         """Named values for all fields below; each can then be given on its own."""
 
-    args, unknown = tyro.cli(
-        Arguments,
-        prog="unisim train",
-        description=DESCRIPTION,
-        args=argv,
-        return_unknown_args=True,
-    )
-    refuse_unknown(unknown, Arguments)
+    args = parse(Arguments, "train", DESCRIPTION, argv)
 
     from trainer.train import train
 
