@@ -39,21 +39,23 @@ def matmul_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return sum((padded[:, i : i + h, j : j + w] @ kernel[i, j] for i, j in shifts), jnp.zeros(()))
 
 
+# a few frames; so many that they are taken in several groups; a number that makes no equal groups
+@pytest.mark.parametrize("frames", [3, 20, 11])
 @pytest.mark.parametrize(("inputs", "outputs"), [(3, 8), (8, 8), (16, 3)])
-def test_every_way_to_convolve_agrees_in_value_and_gradients(inputs, outputs):
-    x, kernel = normal(0, 3, 6, 10, inputs), 0.2 * normal(1, 3, 3, inputs, outputs)
-    cotangent = normal(2, 3, 6, 10, outputs)
+def test_every_way_to_convolve_agrees_in_value_and_gradients(frames, inputs, outputs):
+    x, kernel = normal(0, frames, 6, 10, inputs), 0.2 * normal(1, 3, 3, inputs, outputs)
+    cotangent = normal(2, frames, 6, 10, outputs)
 
     def run(conv):
         value, pull = jax.vjp(conv, x, kernel)
         return value, *pull(cotangent)
 
     wanted = run(matmul_conv)
-    ways = (partial(conv3x3, method="canonical"), partial(conv3x3, method="native"), conv3x3)
+    ways = (partial(conv3x3, method="patches"), partial(conv3x3, method="native"), conv3x3)
     for way in ways:
         found = run(way)
         for a, b in zip(found, wanted, strict=True):
-            np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-5)
+            np.testing.assert_allclose(a, b, atol=5e-5, rtol=1e-5)
 
 
 def test_a_norm_looks_at_one_frame_only():

@@ -74,7 +74,7 @@ class ModelConfig:
     temporal: Literal["attention", "convolution"] = "attention"
     upscale: int = 1
     dtype: Literal["float32", "bfloat16"] = "float32"
-    conv: Literal["auto", "canonical", "native"] = "auto"
+    conv: Literal["auto", "patches", "native"] = "auto"
     scan: bool = False
     remat: Remat = "none"
 

@@ -17,24 +17,24 @@ from jaxtyping import Array, Float, Shaped
 
 from trainer.model.config import ModelConfig
 
-Method = Literal["auto", "canonical", "native"]
-Padding = str | tuple[tuple[int, int], ...]
+Method = Literal["auto", "patches", "native"]
 Initializer = jax.nn.initializers.Initializer
+
+# pixels whose patches are made at once: some 1 MB of them at 64 channels
+_CACHED = 512
 
 _ZEROS = nnx.initializers.zeros_init()
 _DENSE = nnx.initializers.lecun_normal()
 
 
-def _convolve(
-    x: Float[Array, "n h w i"], kernel: Float[Array, "r s i o"], padding: Padding = "SAME"
-) -> Array:
+def _convolve(x: Float[Array, "n h w i"], kernel: Float[Array, "3 3 i o"]) -> Array:
     return lax.conv_general_dilated(
-        x, kernel, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+        x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
 
 
 @jax.custom_vjp
-def _convolve_canonical(x: Float[Array, "n h w i"], kernel: Float[Array, "3 3 i o"]) -> Array:
+def _convolve_patches(x: Float[Array, "n h w i"], kernel: Float[Array, "3 3 i o"]) -> Array:
     return _convolve(x, kernel)
 
 
@@ -46,12 +46,36 @@ def _backward(saved: tuple[Array, Array], grad: Float[Array, "n h w o"]):
     x, kernel = saved
     # the transpose of a SAME convolution is one with the kernel turned by half a turn
     into_x = _convolve(grad, kernel[::-1, ::-1].swapaxes(2, 3))
-    # and the kernel's gradient one of x with the gradient for a kernel, frames and channels swapped
-    turned = _convolve(x.transpose(3, 1, 2, 0), grad.transpose(1, 2, 0, 3), ((1, 1), (1, 1)))
-    return into_x, turned.transpose(1, 2, 0, 3)
+    # a kernel's gradient is all pairs of a pixel of x with one of the gradient, near each other;
+    # seen from the other side it is itself turned, so the narrower of the two is cut into patches
+    if x.shape[-1] <= grad.shape[-1]:
+        into_kernel = _pairs(x, grad)
+    else:
+        into_kernel = _pairs(grad, x)[::-1, ::-1].swapaxes(2, 3)
+    return into_x, into_kernel.astype(kernel.dtype)
 
 
-_convolve_canonical.defvjp(_forward, _backward)
+def _pairs(a: Float[Array, "n h w p"], b: Float[Array, "n h w q"]) -> Float[Array, "3 3 p q"]:
+    """Σ over n, y, x of a[n, y + r - 1, x + s - 1, p] · b[n, y, x, q], in float32."""
+    n, h, w, p = a.shape
+    count = max(k for k in range(1, n + 1) if n % k == 0 and (k == 1 or k * h * w <= _CACHED))
+    # channels before pixels, so that the product is row by row
+    frames = jnp.moveaxis(a.reshape(-1, count, h, w, p), -1, 1)
+    frames = jnp.pad(frames, ((0, 0), (0, 0), (0, 0), (1, 1), (1, 1)))
+
+    def add(total: Array, some: tuple[Array, Array]) -> tuple[Array, None]:
+        padded, b = some
+        shifts = [padded[..., r : r + h, s : s + w] for r in range(3) for s in range(3)]
+        patches = jnp.concatenate(shifts).reshape(9 * p, -1)
+        flat = b.reshape(patches.shape[1], -1)
+        return total + jnp.matmul(patches, flat, preferred_element_type=jnp.float32), None
+
+    start = jnp.zeros((9 * p, b.shape[-1]))
+    total, _ = lax.scan(add, start, (frames, b.reshape(-1, count, *b.shape[1:])))
+    return total.reshape(3, 3, p, -1)
+
+
+_convolve_patches.defvjp(_forward, _backward)
 
 
 def conv3x3(
@@ -59,15 +83,16 @@ def conv3x3(
 ) -> Float[Array, "n h w o"]:
     """A 3×3 convolution with zero padding, stride 1.
 
-    XLA's CPU backend has a quick convolution, but takes it in NHWC order only. Outside a loop it
-    transposes what autodiff writes for the kernel gradient; inside one (`lax.scan`) it does not and
-    falls to a plain loop nest, measured at some 60 times the time. "canonical" writes both
-    gradients as NHWC convolutions, quick everywhere; it has no forward-mode derivative. "native"
-    leaves them to autodiff. "auto" is "canonical" on CPU and "native" elsewhere.
+    XLA's CPU backend has a quick convolution, but for small kernels only: a kernel gradient is one
+    with a kernel as large as a frame, for which it takes four times as long (and sixty inside
+    `lax.scan`, where it falls to a plain loop nest). "patches" writes the gradients itself: that of
+    x as a convolution, the kernel's as matrix products of patches, a few frames at a time so that
+    these stay in the cache. It has no forward-mode derivative. "native" leaves them to autodiff.
+    "auto" is "patches" on CPU and "native" elsewhere.
     """
     if method == "auto":
-        method = "canonical" if jax.default_backend() == "cpu" else "native"
-    return (_convolve_canonical if method == "canonical" else _convolve)(x, kernel)
+        method = "patches" if jax.default_backend() == "cpu" else "native"
+    return (_convolve_patches if method == "patches" else _convolve)(x, kernel)
 
 
 class Conv(nnx.Module):
