@@ -14,6 +14,8 @@ from schemas import UsageError
 from tests.trainer import tiny
 from tests.trainer.tiny import predict
 from trainer.model import Conditioning, ModelConfig, VideoUNet, drop_action
+from trainer.model.attention import TemporalAttention
+from trainer.model.convolution import TemporalConvolution
 
 REAL = {"frame_mask": [[1, 1, 1, 0], [1, 0, 0, 0]], "history_mask": [[0, 1], [0, 0]]}
 REAL |= {"token_mask": [[1, 1, 1, 0, 0, 1, 0, 0], [1, 0, 0, 0, 0, 0, 0, 0]]}
@@ -137,6 +139,27 @@ def test_a_video_of_one_real_frame_is_an_image(kind):
     image = predict(unet, noisy[:, :1], log_snr, alone)
     np.testing.assert_allclose(predict(unet, noisy, log_snr, padded)[:, :1], image, atol=3e-5)
     assert not np.allclose(predict(unet, noisy, log_snr, cond)[:, :1], image, atol=1e-2)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_video_of_one_real_frame_takes_the_image_path_bit_for_bit(kind, monkeypatch):
+    """The image path has no other frames in it: attention is a frame's own values, and temporal
+    convolution is not there. Layer by layer, as a compiler may round two programs differently."""
+    unet = tiny.model(**KINDS[kind])
+    noisy, log_snr, cond = tiny.batch(upscale=unet.config.upscale)
+    cond = dataclasses.replace(cond, frame_mask=cond.frame_mask.at[:, 1:].set(False))
+    found = unet(noisy, log_snr, cond)
+
+    def own_values(self, x, frame_mask, placement):
+        return x + self.out(jnp.split(self.qkv(self.norm(x)), 3, -1)[2])
+
+    monkeypatch.setattr(TemporalAttention, "__call__", own_values)
+    monkeypatch.setattr(TemporalConvolution, "__call__", lambda self, x, frame_mask: x)
+    np.testing.assert_array_equal(unet(noisy, log_snr, cond), found)
+    video = dataclasses.replace(cond, frame_mask=jnp.ones_like(cond.frame_mask))
+    other = unet(noisy, log_snr, video)[:, :1]
+    monkeypatch.undo()
+    assert not np.allclose(unet(noisy, log_snr, video)[:, :1], other, atol=1e-2)
 
 
 def test_a_sample_without_any_real_frame_is_zeros_and_harms_nobody(grads):
