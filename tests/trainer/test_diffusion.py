@@ -51,6 +51,18 @@ def test_the_schedule_is_the_papers_formula_and_time_is_its_inverse(low, high):
     np.testing.assert_allclose(schedule.log_snr(schedule.time(levels)), levels, atol=1e-3)
 
 
+@pytest.mark.parametrize("shift", [-3.0, 2.0])
+def test_a_shift_moves_the_middle_of_the_schedule_and_leaves_its_ends(shift):
+    schedule = CosineSchedule(log_snr_min=-10, log_snr_max=6, shift=shift)
+    times = jnp.linspace(0, 1, 1001)
+    levels = schedule.log_snr(times)
+    np.testing.assert_allclose(levels[jnp.array([0, -1])], [6, -10], atol=1e-4)
+    assert (jnp.diff(levels) < 0).all()
+    np.testing.assert_allclose(schedule.time(levels), times, atol=1e-6)
+    # the formula is λ - shift's, whose slope is least at 0
+    assert abs(levels[jnp.abs(jnp.diff(levels)).argmin()] - shift) < 0.2
+
+
 def test_alpha_and_sigma_are_of_unit_variance_and_of_that_log_snr():
     log_snr = jnp.linspace(-20, 20, 41)
     alpha, sigma = alpha_sigma(log_snr)
@@ -107,6 +119,23 @@ def test_the_loss_tells_the_noise_level_and_draws_every_time():
     np.testing.assert_allclose(noisy.std((1, 2, 3, 4))[sigma < 0.1], sigma[sigma < 0.1], atol=0.05)
     quartiles = np.quantile(SCHEDULE.time(log_snr), [0, 0.25, 0.5, 0.75, 1])
     np.testing.assert_allclose(quartiles, [0, 0.25, 0.5, 0.75, 1], atol=0.08)
+
+
+@pytest.mark.parametrize("spread", [0.2, 1.0, 3.0])
+def test_all_noise_levels_are_equally_hard_in_units_of_what_is_to_be_learned(spread):
+    """The best guess that is linear in the noisy frames has a loss of 1, at every level."""
+    frames, _, cond = tiny.batch(b=64, t=4)
+
+    def linear(noisy: Array, log_snr: Array, cond: Conditioning, /) -> Array:
+        alpha, sigma = (v[:, None, None, None, None] for v in alpha_sigma(log_snr))
+        return noisy * sigma / ((alpha * spread) ** 2 + sigma**2)
+
+    for low, high in ((-10.0, -5.0), (-1.0, 1.0), (3.0, 5.0)):
+        schedule = CosineSchedule(log_snr_min=low, log_snr_max=high)
+        loss = diffusion_loss(
+            linear, schedule, spread * frames, cond, jax.random.key(0), "velocity", spread
+        )
+        assert loss == pytest.approx(1, abs=0.05)
 
 
 @pytest.mark.parametrize("other", [5.0, np.nan])

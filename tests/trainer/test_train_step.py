@@ -17,7 +17,14 @@ from trainer.data.example import pad_tokens
 from trainer.data.loader import stack
 from trainer.train import TrainState, ema_update, graph_of, init, train_step
 from trainer.train.loop import example_spec, fitted
-from trainer.train.step import conditioning, dropped_action, keys_at, to_model, to_pixels
+from trainer.train.step import (
+    conditioning,
+    dropped_action,
+    keys_at,
+    single_action,
+    to_model,
+    to_pixels,
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -103,13 +110,29 @@ def test_action_dropout_drops_the_share_asked_for():
     assert abs(dropped - 0.3) < 0.03
 
 
+def test_a_share_of_the_actions_is_told_in_one_way_only(parts):
+    """Evenly by text or by controls; one that has no controls keeps its text."""
+    cond = jax.tree.map(lambda x: jnp.repeat(x, 200, 0), conditioning(parts.batch))
+    moves = np.asarray(cond.control_mask).any(1)
+    assert 0 < moves.mean() < 1
+    found = single_action(cond, jax.random.key(0), 0.6, parts.empty)
+    np.testing.assert_array_equal(found.history, cond.history)
+    tokens, mask = (np.asarray(x, np.float32) for x in parts.empty)
+    wordless = (np.asarray(found.tokens) == tokens).all((1, 2)) & (found.token_mask == mask).all(1)
+    controlled = np.asarray((found.control_mask == cond.control_mask).all(1))
+    np.testing.assert_array_equal(np.asarray(found.control_mask).any(1), controlled & moves)
+    assert not wordless[~moves].any() and not (wordless & ~controlled).any()
+    assert abs(wordless[moves].mean() - 0.3) < 0.06
+    assert abs((~controlled[moves]).mean() - 0.3) < 0.06
+
+
 def test_keys_are_a_function_of_seed_and_step():
     def bits(seed, step):
         return jax.random.key_data(keys_at(seed, jnp.asarray(step))).tolist()
 
     assert bits(1, 5) == bits(1, 5)
     drawn = [tuple(k) for pair in ((0, 0), (0, 1), (1, 0), (1, 1)) for k in bits(*pair)]
-    assert len(set(drawn)) == 16
+    assert len(set(drawn)) == 20
 
 
 def test_pixels_come_back_from_the_models_range():
@@ -126,7 +149,7 @@ def test_absent_history_is_zero_in_the_models_range(parts):
     assert absent.any() and not np.asarray(cond.history)[absent].any()
 
 
-@pytest.mark.parametrize("name", ["base", "debug"])
+@pytest.mark.parametrize("name", configs.names())
 def test_a_config_survives_its_file(name):
     config = configs.get(name)
     assert TrainConfig.from_dict(config.to_dict(), "here") == config

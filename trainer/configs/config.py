@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, get_origin, get_type_hints
 
 from schemas import UsageError, did_you_mean
-from trainer.diffusion import Clip, Prediction
+from trainer.diffusion import Clip, CosineSchedule, Prediction
 from trainer.model import ModelConfig
 
 PAPER_WEIGHTS = {
@@ -89,11 +89,19 @@ class TrainConfig:
     action_dropout: float = 0.1
     """Share of samples that see no action (but their history), for guidance. Open."""
 
+    single_action: float = 0.0
+    """Share of samples with text and controls that see only one of the two, drawn evenly, so that
+    either alone is obeyed. Open."""
+
     log_snr_min: float = -20.0
     """Log signal-to-noise ratio at the end of the cosine schedule."""
 
     log_snr_max: float = 20.0
     """Log signal-to-noise ratio at its beginning."""
+
+    log_snr_shift: float = 0.0
+    """Moves the log signal-to-noise ratio at which most time is spent; below 0 there is more noise,
+    as small frames want. The ends stay."""
 
     prediction: Prediction = "noise"
     """What the loss is the error of: the noise (Table 6), or velocity, which weighs noisy levels
@@ -132,7 +140,14 @@ class TrainConfig:
         for name in ("warmup_steps", "weight_decay", "clip_norm", "read_threads"):
             if not getattr(self, name) >= 0:
                 raise UsageError(f"{_flag(name)} is {getattr(self, name)}, wanted 0 or more")
-        for name in ("adam_b1", "adam_b2", "ema_decay", "action_dropout", "low_noise"):
+        for name in (
+            "adam_b1",
+            "adam_b2",
+            "ema_decay",
+            "action_dropout",
+            "single_action",
+            "low_noise",
+        ):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"{_flag(name)} is {getattr(self, name)}, wanted 0..1")
         if not self.learning_rate > 0:
@@ -141,6 +156,13 @@ class TrainConfig:
             raise UsageError(f"--seed is {self.seed}, wanted 0..{2**32 - 1}")
         if not self.log_snr_min < self.log_snr_max:
             raise UsageError("--log-snr-min must be below --log-snr-max")
+
+    @property
+    def schedule(self) -> CosineSchedule:
+        """Of the noise."""
+        return CosineSchedule(
+            log_snr_min=self.log_snr_min, log_snr_max=self.log_snr_max, shift=self.log_snr_shift
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""

@@ -23,11 +23,14 @@ def diffusion_loss(
     cond: Conditioning,
     key: jax.Array,
     prediction: Prediction = "noise",
+    spread: float = 1.0,
 ) -> Float[Array, ""]:
     """E‖ε - ε_θ(α·o_t + σ·ε, λ | h, a)‖², the mean over pixels of real frames.
 
     With "velocity", E‖v - v_θ‖². As z = α·x + σ·ε fixes x once ε is said, v_θ - v is
-    (ε_θ - ε)/α: levels with more noise weigh more, and nothing else changes.
+    (ε_θ - ε)/α: levels with more noise weigh more, and nothing else changes. That suits videos of
+    unit variance; if what is to be learned of them has the standard deviation s, the velocity's
+    unit is s/√(α²s² + σ²), which makes all levels equally hard (Karras et al. 2022, section 5).
 
     Every real frame of the batch has the same weight, whatever video it is in. Each sample has its
     own time, uniform in [0, 1]. What padded frames hold changes neither value nor gradient.
@@ -39,6 +42,7 @@ def diffusion_loss(
         cond: h_{t-1}, a_{t-1} and the masks.
         key: draws times and noise.
         prediction: what the error is of.
+        spread: s, for "velocity".
 
     Returns:
         The mean; 0 if no frame is real.
@@ -52,6 +56,6 @@ def diffusion_loss(
     alpha, sigma = (v[:, None, None, None, None] for v in alpha_sigma(log_snr))
     error = denoise(alpha * frames + sigma * noise, log_snr, cond) - noise
     if prediction == "velocity":
-        error /= alpha
+        error *= jnp.sqrt(jnp.square(alpha * spread) + jnp.square(sigma)) / (alpha * spread)
     each = jnp.square(jnp.where(pixels, error, 0)).mean((2, 3, 4))
     return each.sum() / jnp.maximum(real.sum(), 1)

@@ -45,6 +45,8 @@ class ModelConfig:
             work of every level.
         temporal: how frames see each other: by attention at the levels in `attention` (base), or by
             convolution after every block (super-resolution).
+        residual: above 0, the model predicts how frames differ from the newest of the history, and
+            takes that to have this standard deviation; see `VideoUNet`. 0 in UniSim.
         upscale: height and width over those of the low-resolution video that the model also sees;
             1 is none (base).
         dtype: of activations and matrix products; parameters, norms and softmax are float32.
@@ -72,6 +74,7 @@ class ModelConfig:
     norm_groups: int = 32
     patch: int = 1
     temporal: Literal["attention", "convolution"] = "attention"
+    residual: float = 0.0
     upscale: int = 1
     dtype: Literal["float32", "bfloat16"] = "float32"
     conv: Literal["auto", "patches", "native"] = "auto"
@@ -98,6 +101,10 @@ class ModelConfig:
             raise UsageError(
                 f"model: multipliers are {self.multipliers}, wanted one or more, all ≥ 1"
             )
+        if not self.residual >= 0:
+            raise UsageError(f"model: residual is {self.residual}, wanted 0 or more")
+        if self.residual and not self.history_frames:
+            raise UsageError("model: residual needs history_frames of 1 or more")
         if not 0 <= self.dropout < 1:
             raise UsageError(f"model: dropout is {self.dropout}, wanted 0 or more and below 1")
         self._check_attention()

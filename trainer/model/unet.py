@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax import lax
 from jaxtyping import Array, Float
 
 from schemas import UsageError
@@ -68,6 +69,12 @@ class VideoUNet(nnx.Module):
 
     On the way down and on the way up a level has the same number of equal blocks (up blocks take
     their twin's output beside the current one). Parameters are float32.
+
+    With y what the last convolution gives, ε = σ·noisy + α·y, so y is near α·ε - σ·frames. With
+    `residual` s, the frames are h + r, h the newest frame of the history and r of variance s²:
+    ε = σ/D·(noisy - α·h) + α·s/√D·y, D = α²s² + σ², so that y = 0 is the best guess that is linear
+    in r, and y has unit variance at every noise level (Karras et al. 2022, section 5). Samples
+    without a history have h = 0 and s = 1, which is the first formula.
 
     Raises:
         UsageError: when called with frames that cannot be halved down the levels, or conditioning
@@ -134,10 +141,25 @@ class VideoUNet(nnx.Module):
         x = self._down_and_up(x, context, placement, _keys(dropout_key))
         y = self.noise_out(nnx.silu(self.norm_out(x)))
         y = depth_to_space(y, self.config.patch).astype(jnp.float32)
-        # ε = σ·noisy + α·y, with y near α·ε - σ·frames: what is already known of ε, which is nearly
-        # all of it where there is mostly noise, need not pass through the network's norms
+        return jnp.where(real, self._noise(y, noisy, log_snr, cond), 0)
+
+    def _noise(
+        self,
+        y: Float[Array, "b t h w 3"],
+        noisy: Float[Array, "b t h w 3"],
+        log_snr: Float[Array, " b"],
+        cond: Conditioning,
+    ) -> Float[Array, "b t h w 3"]:
+        """ε from the network's output: what is already known of it, which is nearly all where there
+        is mostly noise, need not pass through the network's norms."""
         alpha, sigma = (v[:, None, None, None, None] for v in alpha_sigma(log_snr))
-        return jnp.where(real, sigma * noisy + alpha * y, 0)
+        if not self.config.residual:
+            return sigma * noisy + alpha * y
+        there = cond.history_mask[:, -1, None, None, None, None]
+        known = jnp.where(there, cond.history[:, -1:], 0)
+        spread = jnp.where(there, self.config.residual, 1.0)
+        scale = jnp.square(alpha * spread) + jnp.square(sigma)
+        return sigma / scale * (noisy - alpha * known) + alpha * spread * lax.rsqrt(scale) * y
 
     def _down_and_up(
         self,

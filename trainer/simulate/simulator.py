@@ -19,7 +19,6 @@ from trainer.data import EMPTY, history_offsets
 from trainer.data.example import pad_tokens
 from trainer.diffusion import (
     AncestralSampler,
-    CosineSchedule,
     DDIMSampler,
     DPMSolver,
     Sampler,
@@ -76,13 +75,9 @@ class SamplerSpec:
         if not 0 <= self.low_noise <= 1:
             raise UsageError(f"--low-noise is {self.low_noise}, wanted 0..1")
 
-    def schedule(self, config: TrainConfig) -> CosineSchedule:
-        """The schedule of a model that was trained with `config`."""
-        return CosineSchedule(log_snr_min=config.log_snr_min, log_snr_max=config.log_snr_max)
-
     def build(self, config: TrainConfig) -> Sampler:
         """The sampler of a model that was trained with `config`."""
-        schedule = self.schedule(config)
+        schedule = config.schedule
         if self.method == "ddim":
             return DDIMSampler(steps=self.steps, schedule=schedule, clip=config.clip)
         if self.method == "dpm":
@@ -201,8 +196,7 @@ class Simulator:
                 cond = dataclasses.replace(cond, history=history)
                 own_key, low_key = (jax.random.fold_in(key, 2 * i + n) for n in (0, 1))
                 if video is not None:
-                    schedule = spec.schedule(config)
-                    level = schedule.log_snr(jnp.full(video.shape[:1], spec.low_noise))
+                    level = config.schedule.log_snr(jnp.full(video.shape[:1], spec.low_noise))
                     cond = with_low(cond, video, level, low_key)
                 shape = (*batch["controls"].shape[:2], tier.height, tier.width, 3)
                 denoise = guided(bind(graph, params[i]), spec.eta, *empty)

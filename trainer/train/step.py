@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import cast
 
@@ -12,7 +13,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 
 from trainer.configs.config import TrainConfig
-from trainer.diffusion import CosineSchedule, diffusion_loss, drawn_low
+from trainer.diffusion import diffusion_loss, drawn_low
 from trainer.model import Conditioning, VideoUNet, drop_action
 from trainer.model.placement import ANYWHERE, Placement
 from trainer.train.state import Params, TrainState, bind, ema_update, optimizer
@@ -53,9 +54,9 @@ def conditioning(batch: Batch) -> Conditioning:
 
 
 def keys_at(seed: int, step: Int[Array, ""]) -> PRNGKeyArray:
-    """Four keys for a step's action dropout, noise, dropout and low-resolution video; a function of
-    (seed, step) alone, so that a resumed run draws what the straight one drew."""
-    return jax.random.split(jax.random.fold_in(jax.random.key(seed), step), 4)
+    """Keys for a step's action dropout, noise, dropout, low-resolution video and single actions; a
+    function of (seed, step) alone, so that a resumed run draws what the straight one drew."""
+    return jax.random.split(jax.random.fold_in(jax.random.key(seed), step), 5)
 
 
 def in_compute(params: Params, config: TrainConfig) -> Params:
@@ -81,6 +82,16 @@ def dropped_action(cond: Conditioning, key: PRNGKeyArray, rate: float, empty: Em
     return drop_action(cond, drop, *empty)
 
 
+def single_action(cond: Conditioning, key: PRNGKeyArray, rate: float, empty: Empty):
+    """The conditioning with a random share of the actions told in one way only: those with text and
+    controls lose the one or the other. An action without controls keeps its text."""
+    loses, text = jax.random.uniform(key, (2, cond.history.shape[0]))
+    loses = (loses < rate) & cond.control_mask.any(-1)
+    text = loses & (text < 0.5)
+    wordless = drop_action(cond, text, *empty)
+    return dataclasses.replace(wordless, control_mask=cond.control_mask & ~(loses & ~text)[:, None])
+
+
 def train_step(
     config: TrainConfig, graph: nnx.GraphDef[VideoUNet], placement: Placement = ANYWHERE
 ) -> Callable[[TrainState, Batch, Empty], tuple[TrainState, Metrics]]:
@@ -89,12 +100,16 @@ def train_step(
     It returns the next state and float32 scalars: `loss`, the prediction error averaged over real
     frames, and `grad_norm`, the gradients' global norm before clipping.
     """
-    schedule = CosineSchedule(log_snr_min=config.log_snr_min, log_snr_max=config.log_snr_max)
+    schedule, spread = config.schedule, config.model.residual or 1.0
     adam = optimizer(config)
 
     def step(state: TrainState, batch: Batch, empty: Empty) -> tuple[TrainState, Metrics]:
-        action_key, noise_key, dropout_key, low_key = keys_at(config.seed, state.step)
-        cond = dropped_action(conditioning(batch), action_key, config.action_dropout, empty)
+        keys = keys_at(config.seed, state.step)
+        action_key, noise_key, dropout_key, low_key, single_key = keys
+        cond = conditioning(batch)
+        if config.single_action:
+            cond = single_action(cond, single_key, config.single_action, empty)
+        cond = dropped_action(cond, action_key, config.action_dropout, empty)
         frames = to_model(batch["frames"])
         if (factor := config.model.upscale) > 1:
             cond = drawn_low(cond, frames, factor, schedule, config.low_noise, low_key)
@@ -105,7 +120,9 @@ def train_step(
             def denoise(noisy, log_snr, cond):
                 return model(noisy, log_snr, cond, dropout_key=dropout_key, placement=placement)
 
-            return diffusion_loss(denoise, schedule, frames, cond, noise_key, config.prediction)
+            return diffusion_loss(
+                denoise, schedule, frames, cond, noise_key, config.prediction, spread
+            )
 
         loss, grads = jax.value_and_grad(loss_of)(state.params)
         updates, moments = adam.update(grads, state.optimizer, state.params)
