@@ -4,11 +4,12 @@ PYTHON ?= python3
 VENV := .venv
 DEMO ?= demo
 
-.PHONY: help setup demo test lint types check pages fuzz memory bench lerobot lock clean
+.PHONY: help setup demo obedience test lint types check pages fuzz memory bench lerobot lock clean
 .PHONY: flink-jars test-flink prism test-prism
 
 help:
 	@echo "make demo    the main job on a small corpus of its own, end to end (10 minutes at most)"
+	@echo "make obedience  trains a model on this CPU and measures whether it does as it is told (45 minutes)"
 	@echo "make test    all tests"
 	@echo "make check   lint, types and tests, as CI runs them"
 	@echo "make fuzz    2,000 damaged corpora through the pipeline (RUNS=n for another number)"
@@ -34,6 +35,11 @@ $(VENV)/.complete: requirements.lock pyproject.toml
 
 demo: setup
 	$(VENV)/bin/unisim demo --out $(DEMO)
+
+# Commands from equal starts with equal noise, by text alone and by controls alone.
+OBEDIENCE ?= build/obedience
+obedience: setup
+	$(VENV)/bin/python -m infra.demo.obedience --out $(OBEDIENCE)
 
 test: setup
 	$(VENV)/bin/python -m pytest --numprocesses 2 --dist worksteal

@@ -23,7 +23,7 @@ COLOURS = {
     "yellow": (232, 190, 60),
 }
 DIRECTIONS = {"left": (-1.0, 0.0), "right": (1.0, 0.0), "up": (0.0, 1.0), "down": (0.0, -1.0)}
-_TABLE, _ARM = (222, 214, 200), (60, 60, 64)
+TABLE, _ARM = (222, 214, 200), (60, 60, 64)
 _SHIFT = 4  # OpenCV draws with 2**-4 pixel positions
 
 
@@ -83,7 +83,7 @@ class Tabletop:
 
 def render(world: Tabletop, height: int, width: int) -> np.ndarray:
     """The world from above, uint8 `[height, width, 3]`, anti-aliased."""
-    image = np.full((height, width, 3), _TABLE, np.uint8)
+    image = np.full((height, width, 3), TABLE, np.uint8)
     scale = np.array([width / WIDTH, -height / DEPTH])
     origin = np.array([0.0, float(height)])
 
@@ -115,7 +115,7 @@ def push_episode(rng: np.random.Generator, height: int, width: int) -> Pushed:
         for target in _route(world, colour, np.array(DIRECTIONS[word]), rng):
             while np.linalg.norm(target - world.tip) > 0.005 and len(moves) < 60:
                 tips.append(world.tip.copy())
-                moves.append(_approach(world, target, rng))
+                moves.append(approach(world, target, rng))
                 frames.append(render(world, height, width))
         shifts = {name: world.blocks[name] - place for name, place in before.items()}
         pushed = shifts.pop(colour)
@@ -144,10 +144,12 @@ def _route(
     return [beside, behind + side * (reach + 0.03), behind, forward]
 
 
-def _approach(world: Tabletop, target: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def approach(
+    world: Tabletop, target: np.ndarray, rng: np.random.Generator, step: float = STEP
+) -> np.ndarray:
     """One step of the tip towards the target, a little shaky; the move that came of it."""
     delta = target - world.tip
-    delta = delta * min(1.0, STEP / float(np.linalg.norm(delta)))
+    delta = delta * min(1.0, step / float(np.linalg.norm(delta)))
     before = world.tip
     world.move(delta + rng.normal(0, 0.001, 2))
     return world.tip - before

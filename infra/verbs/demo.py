@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shlex
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import tyro
 
-from schemas import UsageError
+from infra.demo.command import command
 
 DESCRIPTION = """Make a small corpus in native formats, then prepare, audit, train and simulate.
 
@@ -48,13 +45,13 @@ def main(argv: list[str]) -> int:
     table, run, rollout = out / "table", out / "run", out / "rollout"
     given = [text for name, path in corpus.items() for text in ("--source", f"{name}={path}")]
     fresh = not (table / "manifest.json").exists()
-    prepared = _command("prepare", *given, "--out", table, "--shard-mb", 8)
-    _command("audit", table)
+    prepared = command("prepare", *given, "--out", table, "--shard-mb", 8)
+    command("audit", table)
     learned = ("--steps", flags.steps, "--weights", *WEIGHTS)
-    _command("train", "--config", "debug", "--data", table, "--out", run, *learned)
+    command("train", "--config", "debug", "--data", table, "--out", run, *learned)
     if not (rollout / "rollout.png").exists():
         actions = [text for action in ACTIONS for text in ("--action", action)]
-        _command("simulate", "--checkpoint", run, "--start", table, *actions, "--out", rollout)
+        command("simulate", "--checkpoint", run, "--start", table, *actions, "--out", rollout)
     _summary(table, run, rollout, prepared if fresh else 0.0, time.monotonic() - begin)
     return 0
 
@@ -66,17 +63,6 @@ def _corpus(root: Path, episodes: int) -> dict[str, Path]:
     print(f"writing {episodes} tabletop episodes, clips and images below {root}", flush=True)
     with Bar("corpus", episodes, "episodes") as bar:
         return write_corpus(root, episodes=episodes, tick=bar.add)
-
-
-def _command(verb: str, *args: object) -> float:
-    """Runs `unisim verb args`, shown as a user would type it; returns its seconds."""
-    texts = [verb, *map(str, args)]
-    print(f"\n$ unisim {shlex.join(texts)}", flush=True)
-    begin = time.monotonic()
-    code = subprocess.run([sys.executable, "-m", "infra.cli", *texts]).returncode
-    if code:
-        raise UsageError(f"the demo stopped: `unisim {verb}` ended with exit code {code}")
-    return time.monotonic() - begin
 
 
 def _summary(table: Path, run: Path, rollout: Path, prepared: float, seconds: float) -> None:
