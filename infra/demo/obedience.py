@@ -12,13 +12,14 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tyro
 
 from infra.demo.command import command
 from infra.demo.corpus import bridge_record
-from infra.demo.one_block import COMMANDS, STAY, counterfactuals, episode, obeys
+from infra.demo.one_block import COMMANDS, FRAMES, STAY, counterfactuals, episode, obeys
 from schemas import UsageError
 
 DESCRIPTION = """Train `--config laptop` in a world of one block, and measure what it obeys.
@@ -31,6 +32,8 @@ The same command again goes on where it stopped. Writes OUT/curve.jsonl and OUT/
 HEIGHT, WIDTH = 96, 160
 TIER = "12x20"
 WAYS = ("text", "controls")
+PICTURE = "obedience.png"
+_RATE = 5  # Bridge's frames per second
 _COMPLETE = "complete.json"
 
 
@@ -47,11 +50,17 @@ class Flags:
     starts: int = 32
     """Starts to measure on; training never sees them."""
 
-    steps: int = 2400
+    steps: int = 2000
     """Training steps."""
+
+    batch_size: int = 16
+    """Samples of a step."""
 
     measure_every: int = 400
     """Steps between measurements."""
+
+    frames: int = FRAMES
+    """Frames that follow a command: 8, or 4 or 2 of them, for half or a quarter of the work."""
 
     sampling_steps: int = 16
     """Denoising steps of DPM-Solver++(2M)."""
@@ -77,13 +86,19 @@ class Held:
 def main(argv: list[str]) -> int:
     """Runs the command."""
     flags = tyro.cli(Flags, args=argv, prog="make obedience", description=DESCRIPTION)
+    curve = learn(flags, prepare(flags))
+    _summary(flags, curve[-1])
+    return 0
+
+
+def prepare(flags: Flags) -> Path:
+    """The world's table, made or found."""
     table = flags.out / "table"
     corpus = write_corpus(flags.out / "corpus", flags.episodes, flags.starts)
-    command(
-        "prepare", "--source", f"bridge={corpus}", "--out", table, "--tier", TIER, "--shard-mb", 8
-    )
-    learn(flags, table)
-    return 0
+    rate = _RATE * flags.frames / FRAMES
+    given = ("--source", f"bridge={corpus}", "--tier", TIER, "--fps", rate, "--shard-mb", 8)
+    command("prepare", *given, "--out", table)
+    return table
 
 
 def write_corpus(root: Path, episodes: int, starts: int, seed: int = 0) -> Path:
@@ -132,8 +147,12 @@ def held_out(table: Path) -> Held:
     )
 
 
-def learn(flags: Flags, table: Path) -> list[dict]:
-    """Trains, measures on the way, and returns the curve's points."""
+def learn(flags: Flags, table: Path, **changes: Any) -> list[dict]:
+    """Trains, measures on the way, and returns the curve's points.
+
+    Args:
+        changes: fields of the training config.
+    """
     import jax
 
     from trainer import configs
@@ -142,7 +161,13 @@ def learn(flags: Flags, table: Path) -> list[dict]:
     jax.config.update("jax_compilation_cache_dir", str(flags.out.absolute() / "compiled"))
     run, held, curve = flags.out / "run", held_out(table), []
     config = dataclasses.replace(
-        configs.get("laptop"), log_every=100, save_every=flags.measure_every, keep=1
+        configs.get("laptop"),
+        frames=flags.frames,
+        batch_size=flags.batch_size,
+        log_every=100,
+        save_every=flags.measure_every,
+        keep=1,
+        **changes,
     )
     every = range(flags.measure_every, flags.steps, flags.measure_every)
     print(f"{len(held.starts)} starts, {len(COMMANDS)} commands; untrained first", flush=True)
@@ -156,8 +181,7 @@ def learn(flags: Flags, table: Path) -> list[dict]:
         curve.append(point | score(held, made))
         print(_line(curve[-1]), flush=True)
     (flags.out / "curve.jsonl").write_text("".join(json.dumps(p) + "\n" for p in curve))
-    picture(flags.out / "obedience.png", held, made)
-    _summary(flags, curve)
+    picture(flags.out / PICTURE, held, made)
     return curve
 
 
@@ -229,13 +253,13 @@ def _line(point: dict) -> str:
     return f"step {point['step']}, {point['minutes']} min, loss {point['loss']:.3f}  {shares}"
 
 
-def _summary(flags: Flags, curve: list[dict]) -> None:
+def _summary(flags: Flags, last: dict) -> None:
     print(f"\nobeyed, of {flags.starts} starts that training never saw:")
     print("  command       " + "".join(f"{way:>10}" for way in WAYS))
     for text in (*COMMANDS, "pushes"):
-        shares = "".join(f"{curve[-1][f'{way}: {text}']:>10.0%}" for way in WAYS)
+        shares = "".join(f"{last[f'{way}: {text}']:>10.0%}" for way in WAYS)
         print(f"  {text:<14}{shares}")
-    print(f"  trained in {curve[-1]['minutes']} minutes; look at {flags.out / 'obedience.png'}")
+    print(f"  trained in {last['minutes']} minutes; look at {flags.out / PICTURE}")
 
 
 if __name__ == "__main__":
