@@ -214,6 +214,22 @@ def test_the_motion_of_a_frame_is_told_to_that_frame(unet):
     same(change[jnp.array([0, 1, 3])], jnp.zeros(3))
 
 
+def test_a_level_of_temporal_attention_alone_lets_frames_see_each_other():
+    noisy, log_snr, cond = tiny.batch()
+    later = noisy.at[:, 3].add(1.0)
+    seen = {}
+    for name, changes in {
+        "all": {},
+        "temporal": {"temporal_only": (1,)},
+        "none": {"attention": (), "heads": ()},
+    }.items():
+        unet = tiny.model(**changes)
+        change = predict(unet, later, log_snr, cond) - predict(unet, noisy, log_snr, cond)
+        seen[name] = float(jnp.abs(change[:, 0]).max()), len(jax.tree.leaves(nnx.state(unet)))
+    assert seen["temporal"][0] > 1e-3 and seen["none"][0] == 0
+    assert seen["none"][1] < seen["temporal"][1] < seen["all"][1]
+
+
 @pytest.mark.parametrize("low", ["low", "low_log_snr"])
 def test_super_resolution_sees_the_small_video_and_its_noise_level(low):
     unet = tiny.model(**KINDS["sr"])
@@ -323,6 +339,8 @@ def test_frames_that_cannot_be_halved_are_refused(unet):
     [
         ({"attention": (2,)}, "level 2, but multipliers"),
         ({"heads": (1, 2)}, "one number of heads for each"),
+        ({"temporal_only": (0,)}, r"only at levels \(0,\); .* \(1,\)"),
+        ({"temporal_only": (1,), "temporal": "convolution"}, "only at levels"),
         ({"channels": 0}, "channels is 0"),
         ({"dropout": 1.0}, "dropout is 1.0"),
     ],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import jax.numpy as jnp
 
@@ -13,6 +13,13 @@ from schemas import BINS, NUM_SLOTS, UsageError
 Remat = Literal["none", "dots", "blocks"]
 """What a block's backward pass finds stored: everything; the outputs of matrix products; nothing
 but the block's input, so the block is computed twice."""
+
+
+class Heads(NamedTuple):
+    """Attention heads of a level, 0 for none: of spatial and action attention; of temporal."""
+
+    space: int
+    time: int
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,6 +35,8 @@ class ModelConfig:
         blocks: residual blocks per level, on the way down and again on the way up.
         attention: levels that have spatial, action and temporal attention. Frames see each other
             there and nowhere else. Memory grows with the square of a level's pixels.
+        temporal_only: those of these levels that have temporal attention alone, whose memory does
+            not: fine levels on a small machine.
         heads: attention heads of each level in `attention`.
         head_width: width of a head. Unpublished; at 128 the model has the published 5.6 B
             parameters.
@@ -59,6 +68,7 @@ class ModelConfig:
     multipliers: tuple[int, ...] = (1, 2, 4)
     blocks: int = 3
     attention: tuple[int, ...] = (0, 1, 2)
+    temporal_only: tuple[int, ...] = ()
     heads: tuple[int, ...] = (8, 16, 16)
     head_width: int = 128
     cond_width: int = 4096
@@ -123,6 +133,12 @@ class ModelConfig:
                 )
             if heads < 1:
                 raise UsageError(f"model: {heads} heads at level {level}, wanted at least 1")
+        wanted = self.attention if self.temporal == "attention" else ()
+        if set(self.temporal_only) - set(wanted):
+            raise UsageError(
+                f"model: temporal attention only at levels {self.temporal_only}; wanted levels of"
+                f" those that have temporal attention, {wanted}"
+            )
 
     @property
     def levels(self) -> int:
@@ -138,9 +154,13 @@ class ModelConfig:
         """Channels at a level."""
         return self.channels * self.multipliers[level]
 
-    def heads_at(self, level: int) -> int:
-        """Attention heads at a level, 0 where it has no attention."""
-        return dict(zip(self.attention, self.heads, strict=True)).get(level, 0)
+    def heads_at(self, level: int) -> Heads:
+        """Attention heads at a level."""
+        heads = dict(zip(self.attention, self.heads, strict=True)).get(level, 0)
+        return Heads(
+            space=0 if level in self.temporal_only else heads,
+            time=heads if self.temporal == "attention" else 0,
+        )
 
     def check_frames(self, height: int, width: int) -> None:
         """Raises UsageError if frames of this size cannot be halved down to the coarsest level."""

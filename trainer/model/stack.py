@@ -11,7 +11,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from trainer.model.attention import ActionAttention, SpatialAttention, TemporalAttention
-from trainer.model.config import ModelConfig, Remat
+from trainer.model.config import Heads, ModelConfig, Remat
 from trainer.model.convolution import TemporalConvolution
 from trainer.model.layers import ResBlock
 from trainer.model.placement import Placement
@@ -37,19 +37,19 @@ class Block(nnx.Module):
     frames see each other: temporal attention there, or temporal convolution everywhere."""
 
     def __init__(
-        self, inputs: int, outputs: int, heads: int, config: ModelConfig, *, rngs: nnx.Rngs
+        self, inputs: int, outputs: int, heads: Heads, config: ModelConfig, *, rngs: nnx.Rngs
     ):
         self.res = ResBlock(inputs, outputs, config, rngs=rngs)
-        self.has_attention = heads > 0
-        if heads:
-            self.spatial = SpatialAttention(outputs, heads, config, rngs=rngs)
-            self.action = ActionAttention(outputs, heads, config, rngs=rngs)
+        self.looks_around = heads.space > 0
+        if self.looks_around:
+            self.spatial = SpatialAttention(outputs, heads.space, config, rngs=rngs)
+            self.action = ActionAttention(outputs, heads.space, config, rngs=rngs)
         if config.temporal == "convolution":
             self.temporal = TemporalConvolution(outputs, config, rngs=rngs)
         else:
-            attends = heads > 0
+            attends = heads.time > 0
             self.temporal = (
-                TemporalAttention(outputs, heads, config, rngs=rngs) if attends else None
+                TemporalAttention(outputs, heads.time, config, rngs=rngs) if attends else None
             )
 
     def __call__(
@@ -60,7 +60,7 @@ class Block(nnx.Module):
         key: jax.Array | None,
     ) -> Float[Array, "b t h w o"]:
         x = placement.frames(self.res(x, context.embedding, key))
-        if self.has_attention:
+        if self.looks_around:
             x = self.spatial(x)
             x = placement.frames(self.action(x, context.tokens, context.mask))
         if isinstance(self.temporal, TemporalConvolution):
@@ -80,7 +80,7 @@ class Stack(nnx.Module):
         self,
         inputs: int,
         outputs: int,
-        heads: int,
+        heads: Heads,
         count: int,
         config: ModelConfig,
         *,
