@@ -49,9 +49,13 @@ def main(argv: list[str]) -> int:
         json: bool = False
         """Print JSON."""
         against: Path | None = None
-        """An earlier --json report; exit with 3 if memory, FLOPs or exchanged bytes have grown."""
+        """An earlier --json report; exit with 3 if memory, FLOPs or exchanged bytes have grown. Its
+        mesh is taken, unless --mesh states another."""
         threshold: float = 0.05
         """Growth that --against still allows."""
+        effort: Literal["least", "full"] = "least"
+        """The compiler's. "full" takes several times as long for the machine code that training
+        would run; what is reported hardly differs."""
         fields: Annotated[TrainConfig, tyro.conf.arg(name="")] = chosen
         config: Literal[tuple(configs.names())] = name  # type: ignore[valid-type]
         """Named values for all fields below; each can then be given on its own."""
@@ -62,12 +66,26 @@ def main(argv: list[str]) -> int:
 
 def _preflight(name: str, args) -> int:
     from infra.verbs._flags import say
-    from trainer.train.preflight import growth, preflight
+    from schemas import UsageError
+    from trainer.train.preflight import preflight
+    from trainer.train.report import check_earlier, growth
 
-    before = _earlier(args.against) if args.against else None
+    if not args.threshold >= 0:
+        raise UsageError(f"--threshold is {args.threshold}, wanted 0 or more")
     mesh = _mesh(args.mesh) if args.mesh else None
+    before = _earlier(args.against) if args.against else None
+    if before:
+        same = {"config": name, "topology": args.topology, "effort": args.effort}
+        check_earlier(before, same | {"batch_size": args.fields.batch_size} | (mesh or {}))
+        mesh = {axis: before[axis] for axis in ("data", "model")}
     report = preflight(
-        name, args.fields, args.topology, mesh=mesh, efficiency=args.efficiency, say=say
+        name,
+        args.fields,
+        args.topology,
+        mesh=mesh,
+        efficiency=args.efficiency,
+        effort=args.effort,
+        say=say,
     )
     print(json.dumps(report.to_dict(), indent=2) if args.json else report)
     grown = growth(report, before, args.threshold) if before else []
@@ -93,7 +111,7 @@ def _earlier(path) -> dict:
         found = json.loads(path.read_text())
     except (OSError, ValueError) as e:
         raise UsageError(f"--against {path}: cannot be read as JSON ({e})") from e
-    if not isinstance(found, dict):
+    if not isinstance(found, dict) or not found:
         raise UsageError(f"--against {path}: not a report; write one with --json")
     return found
 

@@ -96,6 +96,27 @@ def test_collectives_are_counted_by_kind_with_the_bytes_that_are_received():
     assert group_size("replica_groups=mesh['a'=4,'b'=2] {'a':(1)2}") == 2
 
 
+SCATTER = """
+%all-reduce-scatter (input: bf16[64,128]) -> bf16[8,128] {
+  %input = bf16[64,128]{1,0} parameter(0)
+  %sum = bf16[64,128]{1,0} all-reduce(%input), replica_groups=[1,8]<=[8], to_apply=%add
+  %id = u32[] partition-id()
+  %zero = u32[] constant(0)
+  ROOT %own = bf16[8,128]{1,0} dynamic-slice(%sum, %id, %zero), dynamic_slice_sizes={8,128}
+}
+
+ENTRY %main (p: bf16[64,128]) -> bf16[8,128] {
+  %p = bf16[64,128]{1,0} parameter(0)
+  ROOT %fusion = bf16[8,128]{1,0} fusion(%p), kind=kCustom, calls=%all-reduce-scatter
+}
+"""
+
+
+def test_a_sum_fused_with_its_slice_is_a_reduce_scatter():
+    [(kind, found)] = costs(SCATTER).collectives.items()
+    assert (kind, found.count, found.bytes) == ("reduce-scatter", 1, 64 * 128 * 2 * 7 / 8)
+
+
 def test_types_are_read_with_their_place():
     [array, tiny] = arrays("(bf16[4,256]{1,0:T(8,128)S(1)}, /*index=1*/pred[])")
     assert (array.shape, array.bytes, array.fast) == ((4, 256), 2048, True)

@@ -15,7 +15,8 @@ from schemas import UsageError
 from tests.trainer import tiny_run as tiny
 from trainer import configs
 from trainer.train import chips
-from trainer.train.preflight import Report, candidates, growth
+from trainer.train.preflight import meshes
+from trainer.train.report import Report, growth
 
 GIB = 1 << 30
 REPORT = Report(
@@ -38,6 +39,7 @@ REPORT = Report(
     hbm=0.25,
     links=0.125,
     efficiency=0.4,
+    effort="least",
     compiled=1.0,
 )
 
@@ -60,16 +62,22 @@ def test_growth_is_named_and_only_beyond_the_threshold():
     assert len(growth(more, before, 0.01)) == 2
     with pytest.raises(UsageError, match="topology is 'v5e:2x2', this one's is 'v3:2x2'"):
         growth(dataclasses.replace(REPORT, topology="v3:2x2"), before, 0.05)
-    with pytest.raises(UsageError, match="not a report of this version"):
+    with pytest.raises(UsageError, match="no number 'flops'"):
         growth(REPORT, {k: v for k, v in before.items() if k != "flops"}, 0.05)
 
 
 def test_meshes_divide_frames_devices_and_batch():
-    config = tiny.config(batch_size=256, frames=16)
-    assert candidates(config, 1024, "v3:16x32") == [4, 8, 16]
-    assert candidates(config, 256, "v5e:16x16") == [1, 2, 4, 8, 16]
+    config = tiny.config(batch_size=256, frames=16, tokens=16)
+    assert meshes(config, 1024, "v3:16x32") == [4, 8, 16]
+    assert meshes(config, 256, "v5e:16x16") == [1, 2, 4, 8, 16]
+    assert meshes(config, 1024, "v3:16x32", {"data": 128, "model": 8}) == [8]
+    split = dataclasses.replace(config, model_axis=16)
+    assert meshes(split, 1024, "v3:16x32") == [16]
     with pytest.raises(UsageError, match=r"--batch-size 100 does not .*wanted a multiple of 64"):
-        candidates(tiny.config(batch_size=100, frames=16), 1024, "v3:16x32")
+        meshes(dataclasses.replace(config, batch_size=100), 1024, "v3:16x32")
+    for mesh in ({"data": 512, "model": 2}, {"data": 64, "model": 32}, {"data": 2, "model": 4}):
+        with pytest.raises(UsageError, match=r"wanted --mesh data=256,model=4 or data=128,model=8"):
+            meshes(config, 1024, "v3:16x32", mesh)
 
 
 def test_slices_that_do_not_exist_are_refused_with_those_that_do():
@@ -88,7 +96,13 @@ def test_slices_that_do_not_exist_are_refused_with_those_that_do():
         (["--topology", "v3:2x2", "--learning-rte", "1"], r"--learning-rte; .*'learning-rate'"),
         (["--topology", "v3:2x2", "--model.chanels", "8"], r"chanels; .*'model.channels'"),
         (["--topology", "v3:2x2", "--tier", "25x40"], r"25x40 cannot be halved"),
+        (["--topology", "v3:2x2", "--tier", "abc"], r"'abc'.*wanted"),
+        (["--topology", "v3:2x2", "--batch-size", "12", "--frames", "1"], r"a multiple of 8"),
+        (["--topology", "v3:2x2", "--mesh", "data=2,model=2"], r"the 8 devices of .*wanted"),
+        (["--topology", "v3:2x2", "--model-axis", "3"], r"data=2,model=3 does not divide"),
+        (["--topology", "v3:2x2", "--tokens", "8"], r"--tokens 8 have no room"),
         (["--topology", "v3:2x2", "--efficiency", "0"], r"--efficiency is 0"),
+        (["--topology", "v3:2x2", "--threshold", "-1"], r"--threshold is -1"),
         (["--topology", "v3:2x2", "--against", "nowhere.json"], r"nowhere.json: cannot be read"),
         (["--topology", "v3:2x2", "--config", "bse"], r"no config 'bse'"),
     ],
@@ -97,6 +111,24 @@ def test_mistakes_are_refused_in_one_line_before_anything_is_compiled(argv, mess
     with pytest.raises(UsageError, match=message) as refused:
         verb.main(argv)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"topology": "v5e:4x4"}, r"topology is 'v5e:4x4', this one's is 'v5e:2x2'"),
+        ({"batch_size": 8}, r"batch_size is 8, this one's is 4"),
+        ({"flops": None}, r"no number 'flops'"),
+        ({"peak": float("nan")}, r"no number 'peak'"),
+    ],
+)
+def test_a_report_of_another_thing_is_refused_before_anything_is_compiled(
+    changes, message, tmp_path
+):
+    earlier = tmp_path / "earlier.json"
+    earlier.write_text(json.dumps(REPORT.to_dict() | {"config": "debug"} | changes))
+    with pytest.raises(UsageError, match=message):
+        verb.main(["--topology", "v5e:2x2", "--batch-size", "4", "--against", str(earlier)])
 
 
 def test_the_configs_of_the_cascade_fit_together():
@@ -139,4 +171,4 @@ def test_a_small_step_compiles_for_a_slice_and_its_report_holds(tmp_path):
     assert grown.returncode == 3 and "grew beyond 5%: flops" in grown.stderr
     assert "fits; " in grown.stdout
     refused = run("--mesh", "data=2,model=2")
-    assert refused.returncode == 2 and "v3:2x2 has 8" in refused.stderr.splitlines()[-1]
+    assert refused.returncode == 2 and "8 devices of v3:2x2" in refused.stderr.splitlines()[-1]

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal, get_origin, get_type_hints
 
-from schemas import UsageError, did_you_mean
+from schemas import Tier, UsageError, did_you_mean
 from trainer.diffusion import Clip, CosineSchedule, Prediction
 from trainer.model import ModelConfig
 
@@ -154,6 +154,10 @@ class TrainConfig:
             raise UsageError(f"--learning-rate is {self.learning_rate}, wanted more than 0")
         if not 0 <= self.seed < 2**32:
             raise UsageError(f"--seed is {self.seed}, wanted 0..{2**32 - 1}")
+        try:
+            Tier.parse(self.tier)
+        except ValueError as e:
+            raise UsageError(f"--tier: {e}; wanted such as 24x40") from e
         if not self.log_snr_min < self.log_snr_max:
             raise UsageError("--log-snr-min must be below --log-snr-max")
 

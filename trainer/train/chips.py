@@ -35,6 +35,7 @@ class Chip:
     """One generation.
 
     Attributes:
+        cores: JAX devices of a chip.
         memory: bytes of HBM.
         flops: bfloat16 operations per second.
         memory_rate: bytes per second of HBM.
@@ -42,6 +43,7 @@ class Chip:
         slices: the topologies that exist.
     """
 
+    cores: int = 1
     memory: int
     flops: float
     memory_rate: float
@@ -51,6 +53,7 @@ class Chip:
 
 CHIPS = {
     "v2": Chip(
+        cores=2,
         memory=16 * _GIB,
         flops=46e12,
         memory_rate=700e9,
@@ -58,6 +61,7 @@ CHIPS = {
         slices=("2x2", "4x4", "4x8", "8x8", "8x16", "16x16"),
     ),
     "v3": Chip(
+        cores=2,
         memory=32 * _GIB,
         flops=123e12,
         memory_rate=900e9,
@@ -136,7 +140,12 @@ def tpu_slice(topology: str) -> Slice:
     except Exception as e:  # libtpu names what it does not know by errors of several kinds
         reason = str(e).splitlines()[0]
         raise UsageError(f"--topology {topology}: libtpu does not know it ({reason})") from e
-    each = len(found) // count
+    if len(found) != count * chip.cores:
+        raise UsageError(
+            f"--topology {topology}: libtpu describes {len(found)} devices, wanted"
+            f" {count * chip.cores}; another version of it is needed"
+        )
+    each = chip.cores
     return Slice(
         topology=topology,
         devices=tuple(found),

@@ -63,6 +63,8 @@ def costs(text: str) -> Costs:
     for times, computation, instruction, fused in _walk(computations, entry, 1, False):
         flops += times * _flops(computation, instruction)
         kind = instruction.opcode.removesuffix("-start")
+        if kind == "all-reduce" and fused:
+            kind = "reduce-scatter"  # as TPUs write it: a sum fused with the slice that is kept
         if kind in COLLECTIVES:
             counts[kind] = counts.get(kind, 0) + times
             sizes[kind] = sizes.get(kind, 0) + times * _received(computation, instruction, kind)
