@@ -32,7 +32,7 @@ The same command again goes on where it stopped. Writes OUT/curve.jsonl and OUT/
 HEIGHT, WIDTH = 96, 160
 TIER = "12x20"
 WAYS = ("text", "controls")
-PICTURE = "obedience.png"
+CURVE, PICTURE = "curve.jsonl", "obedience.png"
 _RATE = 5  # Bridge's frames per second
 _COMPLETE = "complete.json"
 
@@ -159,7 +159,7 @@ def learn(flags: Flags, table: Path, **changes: Any) -> list[dict]:
     from trainer.train import train
 
     jax.config.update("jax_compilation_cache_dir", str(flags.out.absolute() / "compiled"))
-    run, held, curve = flags.out / "run", held_out(table), []
+    run, held, path = flags.out / "run", held_out(table), flags.out / CURVE
     config = dataclasses.replace(
         configs.get("laptop"),
         frames=flags.frames,
@@ -169,19 +169,19 @@ def learn(flags: Flags, table: Path, **changes: Any) -> list[dict]:
         keep=1,
         **changes,
     )
-    every = range(flags.measure_every, flags.steps, flags.measure_every)
+    curve = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    steps = (1, *range(flags.measure_every, flags.steps, flags.measure_every), flags.steps)
     print(f"{len(held.starts)} starts, {len(COMMANDS)} commands; untrained first", flush=True)
-    minutes = 0.0
-    for step in (1, *every, flags.steps):
+    for step in steps[len(curve) :]:
         begin = time.monotonic()
         result = train(dataclasses.replace(config, steps=step), data=str(table), out=run)
-        minutes += (time.monotonic() - begin) / 60
+        minutes = (time.monotonic() - begin) / 60 + (curve[-1]["minutes"] if curve else 0)
         made = simulate(flags, table, run, held)
-        point = {"step": step, "minutes": round(minutes, 1), "loss": result.last_loss}
-        curve.append(point | score(held, made))
+        curve.append({"step": step, "minutes": minutes, "loss": result.last_loss})
+        curve[-1] |= score(held, made)
+        picture(flags.out / PICTURE, held, made)
+        path.write_text("".join(json.dumps(point) + "\n" for point in curve))
         print(_line(curve[-1]), flush=True)
-    (flags.out / "curve.jsonl").write_text("".join(json.dumps(p) + "\n" for p in curve))
-    picture(flags.out / PICTURE, held, made)
     return curve
 
 
@@ -250,7 +250,7 @@ def _line(point: dict) -> str:
         f"{way}: pushes {point[f'{way}: pushes']:.0%}, stay {point[f'{way}: {STAY}']:.0%}"
         for way in WAYS
     )
-    return f"step {point['step']}, {point['minutes']} min, loss {point['loss']:.3f}  {shares}"
+    return f"step {point['step']}, {point['minutes']:.1f} min, loss {point['loss']:.3f}  {shares}"
 
 
 def _summary(flags: Flags, last: dict) -> None:
@@ -259,7 +259,7 @@ def _summary(flags: Flags, last: dict) -> None:
     for text in (*COMMANDS, "pushes"):
         shares = "".join(f"{last[f'{way}: {text}']:>10.0%}" for way in WAYS)
         print(f"  {text:<14}{shares}")
-    print(f"  trained in {last['minutes']} minutes; look at {flags.out / PICTURE}")
+    print(f"  trained in {last['minutes']:.1f} minutes; look at {flags.out / PICTURE}")
 
 
 if __name__ == "__main__":

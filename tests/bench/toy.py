@@ -42,6 +42,7 @@ CONFIG = TrainConfig(
         norm_groups=8,
         patch=4,
         dropout=0.0,
+        residual=0.2,
     ),
     tier=f"{HEIGHT}x{WIDTH}",
     frames=FRAMES,
@@ -55,6 +56,7 @@ CONFIG = TrainConfig(
     action_dropout=0.1,
     log_snr_min=-10.0,
     log_snr_max=10.0,
+    prediction="velocity",
 )
 
 

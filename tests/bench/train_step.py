@@ -94,7 +94,7 @@ class OurStep:
         self._inputs = (batch, empty)
         self.own: list[float] = []
         self.parameters = sum(leaf.size for leaf in jax.tree.leaves(self._state.params))
-        self.flops = costs(self._step.as_text()).flops
+        self.flops = costs(self._step.as_text() or "").flops
 
     def __call__(self) -> float:
         start, own = time.perf_counter(), time.process_time()
