@@ -103,10 +103,23 @@ def test_the_last_dimension_is_cut_only_if_no_other_can_be():
     layout.mesh = jax.sharding.AbstractMesh((4, 2), ("data", "model"))  # type: ignore[assignment]
     layout._whole = 64
     both = ("data", "model")
-    assert layout._spec((3, 3, 3, 16, 64)) == jax.P(None, None, None, both, None)
+    assert layout._spec((3, 3, 3, 16, 64)) == jax.P(None, None, None, both)
     assert layout._spec((3, 12, 64)) == jax.P(None, None, both)
-    assert layout._spec((16, 32, 8)) == jax.P(None, both, None)
+    assert layout._spec((16, 32, 8)) == jax.P(None, both)
     assert layout._spec((8,)) == jax.P() and layout._spec((3, 7, 9)) == jax.P()
+
+
+def test_what_does_not_divide_by_all_devices_is_cut_by_each_axis_as_it_can():
+    layout = Layout.__new__(Layout)
+    layout.mesh = jax.sharding.AbstractMesh((256, 4), ("data", "model"))  # type: ignore[assignment]
+    layout._whole = 1 << 16
+    data, model = ("data",), ("model",)
+    assert layout._spec((3, 3, 3, 1536, 768)) in (
+        jax.P(None, None, None, data, model),
+        jax.P(None, None, None, model, data),
+    )
+    assert layout._spec((3, 1152, 1152)) == jax.P(None, model)
+    assert layout._spec((3, 1024, 1152)) == jax.P(None, ("data", "model"))
 
 
 def test_what_does_not_divide_is_refused():

@@ -8,6 +8,8 @@ device nothing moves.
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -65,7 +67,7 @@ class Layout:
             )
 
     def of(self, tree: Any) -> Any:
-        """The sharding of each array of a tree: over all devices if a dimension divides."""
+        """The sharding of each array of a tree: over all devices if its dimensions divide."""
         return jax.tree.map(lambda leaf: NamedSharding(self.mesh, self._spec(leaf.shape)), tree)
 
     def shaped(self, tree: Any) -> Any:
@@ -88,12 +90,35 @@ class Layout:
         return jax.device_put(tree, self.replicated)
 
     def _spec(self, shape: tuple[int, ...]) -> PartitionSpec:
-        divides = [i for i, n in enumerate(shape) if n % self.mesh.size == 0]
-        if self.mesh.size == 1 or np.prod(shape, dtype=np.int64) < self._whole or not divides:
+        """The dimension that is cut over each axis: both cut one, if one divides by all devices;
+        else each cuts what it can, as a width such as 1536 divides by 256 and by 4, not by 1024."""
+        if self.mesh.size == 1 or np.prod(shape, dtype=np.int64) < self._whole:
             return PartitionSpec()
-        # the last dimension is the one that TPUs pad to 128: it is cut where no other can be
-        longest = max(divides, key=lambda i: (i < len(shape) - 1, shape[i]))
-        return PartitionSpec(*((DATA, MODEL) if i == longest else None for i in range(len(shape))))
+        data, model = self.mesh.shape[DATA], self.mesh.shape[MODEL]
+        places = [*range(len(shape)), None]
+
+        def cuts(at: tuple[int | None, int | None]) -> list[int]:
+            return [(data if at[0] == i else 1) * (model if at[1] == i else 1) for i in places[:-1]]
+
+        def worth(at: tuple[int | None, int | None]) -> tuple[int, bool, bool, int]:
+            # the last dimension is the one that TPUs pad to 128: it is cut where no other can be
+            used = {i for i in at if i is not None}
+            into = math.prod(cuts(at))
+            return into, at[0] == at[1], len(shape) - 1 not in used, sum(shape[i] for i in used)
+
+        divides = [
+            at
+            for at in itertools.product(places, places)
+            if all(n % cut == 0 for n, cut in zip(shape, cuts(at), strict=True))
+        ]
+        best = max(divides, key=worth)
+        names = [
+            tuple(name for name, place in zip((DATA, MODEL), best, strict=True) if place == i)
+            for i in range(len(shape))
+        ]
+        while names and not names[-1]:
+            names.pop()
+        return PartitionSpec(*(n or None for n in names))
 
 
 def divisors(number: int) -> list[int]:
