@@ -50,7 +50,7 @@ class Flags:
     starts: int = 32
     """Starts to measure on; training never sees them."""
 
-    steps: int = 2000
+    steps: int = 1200
     """Training steps."""
 
     batch_size: int = 16
