@@ -88,10 +88,12 @@ def conv3x3(
     `lax.scan`, where it falls to a plain loop nest). "patches" writes the gradients itself: that of
     x as a convolution, the kernel's as matrix products of patches, a few frames at a time so that
     these stay in the cache. It has no forward-mode derivative. "native" leaves them to autodiff.
-    "auto" is "patches" on CPU and "native" elsewhere.
+    "auto" is "patches" on a CPU that is one device, and "native" elsewhere: a loop over frames does
+    not suit frames that are spread over devices.
     """
     if method == "auto":
-        method = "patches" if jax.default_backend() == "cpu" else "native"
+        alone = jax.default_backend() == "cpu" and jax.device_count() == 1
+        method = "patches" if alone else "native"
     return (_convolve_patches if method == "patches" else _convolve)(x, kernel)
 
 
