@@ -1,4 +1,4 @@
-"""The demo's own small corpus: a tabletop world, written in the sources' native formats."""
+"""A tabletop world, written in the sources' native formats: the demo's corpus, and `obedience`."""
 
 from infra.demo.corpus import write_corpus
 from infra.demo.tabletop import COLOURS, DIRECTIONS, Tabletop, push_episode, render

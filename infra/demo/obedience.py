@@ -18,7 +18,7 @@ import numpy as np
 import tyro
 
 from infra.demo.command import command
-from infra.demo.corpus import bridge_record
+from infra.demo.corpus import HEIGHT, WIDTH, bridge_record
 from infra.demo.one_block import COMMANDS, FRAMES, STAY, counterfactuals, episode, obeys
 from schemas import UsageError
 
@@ -29,7 +29,6 @@ commanded way, by text alone and by controls alone, and the share in which it st
 The same command again goes on where it stopped. Writes OUT/curve.jsonl and OUT/obedience.png.
 """
 
-HEIGHT, WIDTH = 96, 160
 TIER = "12x20"
 WAYS = ("text", "controls")
 CURVE, PICTURE = "curve.jsonl", "obedience.png"
@@ -86,7 +85,11 @@ class Held:
 def main(argv: list[str]) -> int:
     """Runs the command."""
     flags = tyro.cli(Flags, args=argv, prog="make obedience", description=DESCRIPTION)
-    curve = learn(flags, prepare(flags))
+    try:
+        curve = learn(flags, prepare(flags))
+    except UsageError as e:
+        print(f"make obedience: {e}", file=sys.stderr)
+        return 2
     _summary(flags, curve[-1])
     return 0
 
@@ -205,9 +208,9 @@ def simulate(flags: Flags, table: Path, run: Path, held: Held) -> dict[str, np.n
     n = len(held.starts)
     history, there = past_frames(held.starts[None], simulator.history)
     history, there = history.swapaxes(0, 1), np.broadcast_to(there, (n, len(there)))
+    mask = np.broadcast_to(held.mask, (n, len(held.mask)))
     made: dict[str, list] = {way: [] for way in WAYS}
     for i, text in enumerate(COMMANDS):
-        mask = np.broadcast_to(held.mask, (n, len(held.mask)))
         for way, texts, slots in (
             ("text", [text] * n, np.zeros_like(mask)),
             ("controls", [EMPTY] * n, mask),
