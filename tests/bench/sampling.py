@@ -26,9 +26,7 @@ from trainer.train.step import conditioning, to_pixels
 _BATCH, _FUTURES, _RESAMPLED = 64, 8, 200
 _WITHIN = 1.05
 _SLOW = SamplerSpec(method="ancestral", steps=256)
-_FAST = [SamplerSpec(method="ddim", steps=n) for n in (32, 16)] + [
-    SamplerSpec(method="dpm", steps=n) for n in (32, 16, 8)
-]
+_FAST = [SamplerSpec(method=method, steps=n) for method in ("ddim", "dpm") for n in (16, 8)]
 
 
 class Drawn(NamedTuple):

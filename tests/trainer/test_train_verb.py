@@ -29,7 +29,7 @@ def test_every_field_can_be_given_and_the_run_says_how_it_goes(data, tmp_path, c
     assert verb.main(argv) == 0
     config = json.loads((out / "config.json").read_text())["config"]
     assert config["model"]["multipliers"] == [1] and config["model"]["text_width"] == 8
-    assert config["weights"] == {"moving": 1.0, "still": 0.5} and config["learning_rate"] == 1e-3
+    assert config["weights"] == {"moving": 1.0, "still": 0.5} and config["learning_rate"] == 2e-3
     said = capsys.readouterr().err
     assert "moving 67%, still 33%" in said and "not a language model" in said
     assert "step 1/2  loss" in said and "steps/s" in said

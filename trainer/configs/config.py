@@ -50,7 +50,7 @@ class TrainConfig:
     """Which past frames condition the next ones: the last, or exponentially spaced ones."""
 
     tokens: int = 64
-    """Tokens of the action text; longer texts are cut."""
+    """Tokens of the action: text, cut if it is longer, then one per frame for its controls."""
 
     weights: dict[str, float] = dataclasses.field(default_factory=dict)
     """Mixture: NAME WEIGHT pairs. Empty weighs all datasets alike; datasets not named get 0.05; 0
@@ -137,6 +137,11 @@ class TrainConfig:
         for name in positive:
             if getattr(self, name) < 1:
                 raise UsageError(f"{_flag(name)} is {getattr(self, name)}, wanted 1 or more")
+        if self.tokens < self.frames:
+            raise UsageError(
+                f"--tokens {self.tokens} have no room for the controls of {self.frames} frames;"
+                " raise --tokens, or lower --frames"
+            )
         for name in ("warmup_steps", "weight_decay", "clip_norm", "read_threads"):
             if not getattr(self, name) >= 0:
                 raise UsageError(f"{_flag(name)} is {getattr(self, name)}, wanted 0 or more")

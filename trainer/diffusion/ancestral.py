@@ -75,8 +75,7 @@ class AncestralSampler:
                 point.noisy, point.clean, point.log_snr, point.log_snr_next, self.gamma
             )
             fresh = jax.random.normal(jax.random.fold_in(step_key, point.index), shape)
-            last = point.index == self.steps - 1
-            return mean + jnp.where(last, 0, jnp.sqrt(variance)) * fresh, None
+            return mean + jnp.sqrt(variance) * fresh, None
 
         start = jax.random.normal(start_key, shape)
         return walk(self, denoise, cond, start, move)

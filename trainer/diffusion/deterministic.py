@@ -61,8 +61,7 @@ class DPMSolver:
 
     With h = (λ_s - λ_t)/2 the exact solution is z_s = (σ_s/σ_t)·z_t + α_s·(1 - e^{-h})·D for a D
     that is a mean of x̂ over the step; D is x̂ at λ_t, extrapolated to the step's middle through x̂
-    of the step before. The first step has none before it; the last, one long stride to λ's end from
-    where x̂ is nearly exact, does not extrapolate.
+    of the step before. The first step has none before it.
 
     Attributes:
         steps: from t = 1 to t = 0.
@@ -91,8 +90,7 @@ class DPMSolver:
         def move(point: Point, before: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array]]:
             clean_before, stride_before = before
             stride = (point.log_snr_next - point.log_snr) / 2
-            alone = (point.index == 0) | (point.index == self.steps - 1)
-            ahead = jnp.where(alone, 0, stride / (2 * stride_before))
+            ahead = jnp.where(point.index == 0, 0, stride / (2 * stride_before))
             mean = point.clean + ahead * (point.clean - clean_before)
             # σ_s / σ_t, and both as logarithms: they lie many powers of ten apart
             fade = jax.nn.log_sigmoid(-point.log_snr_next) - jax.nn.log_sigmoid(-point.log_snr)

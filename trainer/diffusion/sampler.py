@@ -86,7 +86,11 @@ def walk(
     move: Move,
     memory: Any = None,
 ) -> Float[Array, "b t h w 3"]:
-    """From pure noise at t = 1 to a video at t = 0."""
+    """From pure noise at t = 1 to a video.
+
+    The last step is to what the model then says the clean video is, rather than to z at t = 0: of a
+    schedule that ends at λ = 20 that is the same, of a shorter one it leaves no noise behind.
+    """
     levels = by.schedule.log_snr(jnp.arange(by.steps, -1, -1) / by.steps)
 
     def step(carry: tuple[Array, Any], at: tuple[Array, Array, Array]):
@@ -96,7 +100,8 @@ def walk(
         clean = clipped((noisy - sigma * noise) / alpha, cond.frame_mask, by.clip)
         if by.clip != "none":
             noise = (noisy - alpha * clean) / sigma
-        return move(Point(index, noisy, clean, noise, log_snr, log_snr_next), memory), None
+        moved, memory = move(Point(index, noisy, clean, noise, log_snr, log_snr_next), memory)
+        return (jnp.where(index == by.steps - 1, clean, moved), memory), None
 
     at = (jnp.arange(by.steps), levels[:-1], levels[1:])
     (frames, _), _ = lax.scan(step, (start, memory), at)

@@ -71,10 +71,11 @@ class VideoUNet(nnx.Module):
     their twin's output beside the current one). Parameters are float32.
 
     With y what the last convolution gives, ε = σ·noisy + α·y, so y is near α·ε - σ·frames. With
-    `residual` s, the frames are h + r, h the newest frame of the history and r of variance s²:
-    ε = σ/D·(noisy - α·h) + α·s/√D·y, D = α²s² + σ², so that y = 0 is the best guess that is linear
-    in r, and y has unit variance at every noise level (Karras et al. 2022, section 5). Samples
-    without a history have h = 0 and s = 1, which is the first formula.
+    `residual` s, the frames are h + r, h the newest frame of the history and r of variance s²; the
+    network sees (noisy - α·h)/√D, D = α²s² + σ², and ε = σ/D·(noisy - α·h) + α·s/√D·y. So y = 0 is
+    the best guess that is linear in r, and what enters and what leaves has unit variance at every
+    noise level (Karras et al. 2022, section 5). Samples without a history have h = 0 and s = 1,
+    which is the first formula.
 
     Raises:
         UsageError: when called with frames that cannot be halved down the levels, or conditioning
@@ -137,29 +138,28 @@ class VideoUNet(nnx.Module):
             mask=action.mask,
             frame_mask=cond.frame_mask,
         )
-        x = placement.frames(self._enter(jnp.where(real, noisy, 0), cond))
+        known, spread, scale = self._expected(log_snr, cond)
+        change = noisy - known
+        x = placement.frames(self._enter(jnp.where(real, change * lax.rsqrt(scale), 0), cond))
         x = self._down_and_up(x, context, placement, _keys(dropout_key))
         y = self.noise_out(nnx.silu(self.norm_out(x)))
         y = depth_to_space(y, self.config.patch).astype(jnp.float32)
-        return jnp.where(real, self._noise(y, noisy, log_snr, cond), 0)
+        alpha, sigma = (v[:, None, None, None, None] for v in alpha_sigma(log_snr))
+        noise = sigma / scale * change + alpha * spread * lax.rsqrt(scale) * y
+        return jnp.where(real, noise, 0)
 
-    def _noise(
-        self,
-        y: Float[Array, "b t h w 3"],
-        noisy: Float[Array, "b t h w 3"],
-        log_snr: Float[Array, " b"],
-        cond: Conditioning,
-    ) -> Float[Array, "b t h w 3"]:
-        """ε from the network's output: what is already known of it, which is nearly all where there
-        is mostly noise, need not pass through the network's norms."""
+    def _expected(
+        self, log_snr: Float[Array, " b"], cond: Conditioning
+    ) -> tuple[Array, Array, Array]:
+        """What is known of `noisy` before the network sees it, α·h; the standard deviation s of
+        what is not known of the frames; the variance D of what is not known of `noisy`."""
         alpha, sigma = (v[:, None, None, None, None] for v in alpha_sigma(log_snr))
         if not self.config.residual:
-            return sigma * noisy + alpha * y
+            return jnp.zeros(()), jnp.ones(()), jnp.ones(())
         there = cond.history_mask[:, -1, None, None, None, None]
-        known = jnp.where(there, cond.history[:, -1:], 0)
         spread = jnp.where(there, self.config.residual, 1.0)
-        scale = jnp.square(alpha * spread) + jnp.square(sigma)
-        return sigma / scale * (noisy - alpha * known) + alpha * spread * lax.rsqrt(scale) * y
+        known = alpha * jnp.where(there, cond.history[:, -1:], 0)
+        return known, spread, jnp.square(alpha * spread) + jnp.square(sigma)
 
     def _down_and_up(
         self,
@@ -219,11 +219,6 @@ class VideoUNet(nnx.Module):
         if c.upscale > 1:
             wanted["low"] = (batch, frames, height // c.upscale, width // c.upscale, 3)
             wanted["low_log_snr"] = (batch,)
-        if cond.token_mask.shape[-1] < frames:
-            raise UsageError(
-                f"model: {cond.token_mask.shape[-1]} tokens have no room for the controls of"
-                f" {frames} frames; raise tokens, or lower frames"
-            )
         for name, shape in wanted.items():
             found = getattr(getattr(cond, name), "shape", None)
             if found != shape:

@@ -92,11 +92,6 @@ def meshes(
     """
     tier = Tier.parse(config.tier)
     config.model.check_frames(tier.height, tier.width)
-    if config.tokens < config.frames:
-        raise UsageError(
-            f"--tokens {config.tokens} have no room for the controls of {config.frames} frames;"
-            " raise --tokens, or lower --frames"
-        )
     batch, model = config.batch_size, config.model_axis
     suits = [m for m in divisors(config.frames) if devices % m == 0]
     found = [m for m in suits if batch % (devices // m) == 0]
