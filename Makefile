@@ -9,7 +9,7 @@ DEMO ?= demo
 
 help:
 	@echo "make demo    the main job on a small corpus of its own, end to end (10 minutes at most)"
-	@echo "make obedience  trains a model on this CPU and measures whether it does as it is told (25 minutes)"
+	@echo "make obedience  trains a model on this CPU and measures whether it does as it is told (30 minutes)"
 	@echo "make test    all tests"
 	@echo "make check   lint, types and tests, as CI runs them"
 	@echo "make fuzz    2,000 damaged corpora through the pipeline (RUNS=n for another number)"

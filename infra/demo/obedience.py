@@ -49,7 +49,7 @@ class Flags:
     starts: int = 32
     """Starts to measure on; training never sees them."""
 
-    steps: int = 1200
+    steps: int = 2000
     """Training steps."""
 
     batch_size: int = 16
