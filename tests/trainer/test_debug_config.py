@@ -46,5 +46,5 @@ def test_it_drives_the_loss_on_one_batch_below_two_hundredths(tmp_path):
         state, _ = step(state, batch, empty)
     after = mean_loss(state.ema)
     print(f"loss {before:.3f} -> {after:.4f} after {_STEPS} steps")
-    assert before > 0.1
+    assert before > 0.05
     assert after < 0.02
