@@ -15,6 +15,7 @@ VERBS = {
     "forget": "remove records by source, licence or URI, with what was made of them",
     "audit": "re-read every record of a table and check it",
     "train": "train a simulator on a table",
+    "why": "name the exact samples of a training step, with their passports",
     "preflight": "compile a training step for TPUs without one: does it fit, how long does it take",
     "simulate": "roll a trained simulator out from an image and a list of actions",
     "demo": "make a small corpus and run all of the above on it",

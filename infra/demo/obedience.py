@@ -245,7 +245,8 @@ def picture(path: Path, held: Held, made: dict[str, np.ndarray], start: int = 0)
         for way in WAYS
     ]
     texts, frames = zip(*rows, strict=True)
-    write_contact_sheet(path, Rollout(start=held.starts[start][None], actions=texts, frames=frames))
+    shown = Rollout(start=held.starts[start][None], actions=texts, frames=frames)
+    write_contact_sheet(path, shown.rows)
 
 
 def _line(point: dict) -> str:

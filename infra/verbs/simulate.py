@@ -93,7 +93,7 @@ def _simulate(args) -> None:
 
     result = rollout(simulator, start, args.action, args.seed, done)
     write_mp4(args.out / "rollout.mp4", result.video, info.fps)
-    write_contact_sheet(args.out / "rollout.png", result)
+    write_contact_sheet(args.out / "rollout.png", result.rows)
     _say(f"wrote {args.out / 'rollout.mp4'} and {args.out / 'rollout.png'}")
 
 

@@ -109,7 +109,7 @@ def test_the_average_simulates_not_the_parameters(simulator, run):
 
 def test_the_video_and_the_sheet_are_files_that_decode(simulated, tmp_path):
     write_mp4(tmp_path / "new" / "rollout.mp4", simulated.video, 5.0)
-    write_contact_sheet(tmp_path / "new" / "rollout.png", simulated)
+    write_contact_sheet(tmp_path / "new" / "rollout.png", simulated.rows)
     assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["rollout.mp4", "rollout.png"]
     with av.open(str(tmp_path / "new" / "rollout.mp4")) as container:
         stream = container.streams.video[0]
@@ -126,7 +126,7 @@ def test_the_video_and_the_sheet_are_files_that_decode(simulated, tmp_path):
 def test_equal_rollouts_give_equal_files(simulated, tmp_path):
     for name in ("a", "b"):
         write_mp4(tmp_path / f"{name}.mp4", simulated.video, 5.0)
-        write_contact_sheet(tmp_path / f"{name}.png", simulated)
+        write_contact_sheet(tmp_path / f"{name}.png", simulated.rows)
     for kind in ("mp4", "png"):
         assert (tmp_path / f"a.{kind}").read_bytes() == (tmp_path / f"b.{kind}").read_bytes()
 
@@ -143,7 +143,7 @@ def test_the_sheet_has_a_captioned_row_per_action():
     texts = ("one", "a very long action " * 20)
     one = Rollout(start=frames[:1], actions=texts[:1], frames=(frames,))
     two = Rollout(start=frames[:1], actions=texts, frames=(frames, frames))
-    small, large = contact_sheet(one), contact_sheet(two)
+    small, large = contact_sheet(one.rows), contact_sheet(two.rows)
     assert large.height > small.height and large.width == small.width
     new_row = np.asarray(large)[small.height - 6 : small.height + 20]
     assert (new_row < 128).any()  # the ink of its caption

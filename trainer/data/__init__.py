@@ -5,9 +5,11 @@ from trainer.data.example import Example, ExampleMaker, ExampleSpec, history_off
 from trainer.data.loader import OrderSpec, batches, mixture, order, rows_at
 from trainer.data.source import TableSource
 from trainer.data.table import Table
+from trainer.data.why import Consumed, consumed
 
 __all__ = [
     "EMPTY",
+    "Consumed",
     "Embeddings",
     "Example",
     "ExampleMaker",
@@ -16,6 +18,7 @@ __all__ = [
     "Table",
     "TableSource",
     "batches",
+    "consumed",
     "history_offsets",
     "mixture",
     "order",

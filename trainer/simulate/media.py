@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-
-from trainer.simulate.rollout import Rollout
 
 _VIDEO_HEIGHT = 240
 _THUMBNAIL_WIDTH = 120
@@ -38,11 +36,14 @@ def write_mp4(path: Path, frames: np.ndarray, fps: float) -> None:
         container.mux(stream.encode())
 
 
-def contact_sheet(rollout: Rollout) -> Image.Image:
-    """One picture of a whole rollout: the start, then a captioned row of frames per action."""
-    rows = [("start", rollout.start), *zip(rollout.actions, rollout.frames, strict=True)]
+Rows = Sequence[tuple[str, np.ndarray]]
+"""Captions and frames, uint8 `[n, h, w, 3]`, all of one size; n may differ."""
+
+
+def contact_sheet(rows: Rows) -> Image.Image:
+    """One picture of many videos: a captioned row of frames for each."""
     font = ImageFont.load_default(_FONT_SIZE)
-    h, w = rollout.start.shape[1:3]
+    h, w = rows[0][1].shape[1:3]
     size = (_THUMBNAIL_WIDTH, max(1, round(h * _THUMBNAIL_WIDTH / w)))
     columns = max(len(frames) for _, frames in rows)
     width = columns * (size[0] + 4) - 4 + 2 * _MARGIN
@@ -51,8 +52,7 @@ def contact_sheet(rollout: Rollout) -> Image.Image:
     draw = ImageDraw.Draw(sheet)
     for i, (text, frames) in enumerate(rows):
         top = _MARGIN + i * pitch
-        label = text if i == 0 else f"{i}. {text}"
-        draw.text((_MARGIN, top), _fitted(label, font, width - 2 * _MARGIN), _INK, font)
+        draw.text((_MARGIN, top), _fitted(text, font, width - 2 * _MARGIN), _INK, font)
         for j, frame in enumerate(frames):
             # small frames show their pixels, large ones are averaged
             resample = Image.Resampling.NEAREST if w < size[0] else Image.Resampling.BOX
@@ -61,10 +61,10 @@ def contact_sheet(rollout: Rollout) -> Image.Image:
     return sheet
 
 
-def write_contact_sheet(path: Path, rollout: Rollout) -> None:
+def write_contact_sheet(path: Path, rows: Rows) -> None:
     """Writes `contact_sheet` as a PNG."""
     with _renamed(path) as temporary:
-        contact_sheet(rollout).save(temporary, format="PNG")
+        contact_sheet(rows).save(temporary, format="PNG")
 
 
 def _fitted(text: str, font, width: int) -> str:

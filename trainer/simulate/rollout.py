@@ -32,6 +32,12 @@ class Rollout:
         """Everything in order, uint8 `[n + actions · T, h, w, 3]`."""
         return np.concatenate([self.start, *self.frames])
 
+    @property
+    def rows(self) -> list[tuple[str, np.ndarray]]:
+        """Captions and frames of the start and of every action, for a contact sheet."""
+        texts = (f"{i}. {text}" for i, text in enumerate(self.actions, 1))
+        return [("start", self.start), *zip(texts, self.frames, strict=True)]
+
 
 def stream(
     simulator: Simulator,

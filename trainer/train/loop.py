@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -104,10 +105,42 @@ def train(
             state, place = checkpoints.restore(before, layout.shaped(abstract(config)))
             iterator.set_state(place)
             say(f"resuming {out} at step {before}")
-        (out / CONFIG).write_text(dump_json(info.to_dict()))
+        (out / CONFIG).write_text(dump_json(info.to_dict() | {"data": _absolute(data)}))
         run = _Run(config, layout, checkpoints, info, out, say)
         rate = run.steps(state, iterator, run.empty(embeddings), before or 0)
     return _result(out, config.steps, rate, say)
+
+
+def trained_on(run: Path, data: str | None = None) -> tuple[RunInfo, Table]:
+    """What a run is made of, and its table.
+
+    Args:
+        run: its folder.
+        data: where the table is now; None is where the run found it.
+
+    Raises:
+        UsageError: if there is no run, or the table is another by now.
+    """
+    path = run / CONFIG
+    try:
+        values = json.loads(path.read_text())
+        info, found = RunInfo.from_dict(values, str(path)), str(values["data"])
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise UsageError(
+            f"{path}: cannot be read ({type(e).__name__}: {e}); wanted the --out of `unisim train`"
+        ) from e
+    table = Table(data or found, info.config.tier)
+    if table.digest != info.table:
+        raise UsageError(
+            f"{table.path}: is not the table that {run} was trained on (digest {table.digest[:12]},"
+            f" wanted {info.table[:12]}); name that with --data"
+        )
+    return info, table
+
+
+def _absolute(data: str) -> str:
+    """A local folder's full path, so that it is found from elsewhere too; a URI as it is."""
+    return data if "://" in data else str(Path(data).absolute())
 
 
 def fitted(config: TrainConfig, embeddings: Embeddings) -> TrainConfig:

@@ -1,0 +1,101 @@
+"""`unisim why`: which samples a training step saw, and where they came from."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import tyro
+
+DESCRIPTION = """Names the exact samples of a training step, with their passports.
+
+Nothing was logged for it: the order of samples is a function of the run's config, its table and the
+step. Step n is the one that moved the parameters from n steps done to n + 1 steps done, so a loss
+printed as "step 500" is that of --step 499.
+
+examples:
+  unisim why --run run --step 499                      every sample of the step
+  unisim why --run run --step 499 --position 3 --json  one of them, for a machine
+  unisim why --run run --step 499 --show step.png      and a contact sheet of their frames
+"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WhyFlags:
+    """Which step of which run."""
+
+    run: Path
+    """The run's folder: the --out of `unisim train`."""
+
+    step: int
+    """The optimiser step, from 0."""
+
+    position: int | None = None
+    """A place in the batch, from 0; default: all of them."""
+
+    data: str | None = None
+    """The table, if it is no longer where the run read it."""
+
+    show: Path | None = None
+    """Write a contact sheet of the samples here (PNG)."""
+
+    json: bool = False
+    """Print JSON Lines."""
+
+
+def main(argv: list[str]) -> int:
+    """Runs the verb. Raises UsageError for what cannot be done."""
+    flags = tyro.cli(WhyFlags, prog="unisim why", description=DESCRIPTION, args=argv)
+
+    from trainer.data import consumed
+    from trainer.train.loop import order_spec, trained_on
+
+    info, table = trained_on(flags.run, flags.data)
+    positions = None if flags.position is None else [flags.position]
+    samples = consumed(table, order_spec(info.config), flags.step, positions)
+    for sample in samples:
+        print(json.dumps(_fields(sample)) if flags.json else _text(sample))
+    if flags.show is not None:
+        _sheet(flags.show, samples)
+        print(f"wrote {flags.show}", file=sys.stderr)
+    return 0
+
+
+_PASSPORT = ("source_uri", "source_range", "source_version", "license", "recipe")
+
+
+def _fields(sample) -> dict:
+    chunk = sample.chunk
+    return {
+        "step": sample.step,
+        "position": sample.position,
+        "row": sample.row,
+        "key": chunk.key,
+        "split": chunk.split,
+        "text": chunk.text,
+        "frames": chunk.num_frames,
+        **{name: getattr(chunk, name) for name in _PASSPORT},
+    }
+
+
+def _text(sample) -> str:
+    chunk = sample.chunk
+    lines = [
+        f"position {sample.position}: {chunk.key}, row {sample.row}, {chunk.num_frames} frames,"
+        f" {chunk.text!r}"
+    ]
+    lines += [f"  {name:<15}{value}" for name in _PASSPORT if (value := getattr(chunk, name))]
+    return "\n".join(lines)
+
+
+def _sheet(path: Path, samples) -> None:
+    from trainer.simulate import write_contact_sheet
+
+    rows = [(f"{s.position}: {s.chunk.key}  {s.chunk.text}", s.chunk.pixels()) for s in samples]
+    write_contact_sheet(path, rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
