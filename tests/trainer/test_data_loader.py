@@ -1,4 +1,4 @@
-"""Examples are slices of episodes, and their order is a function of (seed, step)."""
+"""Examples are slices of episodes; batches are the order's, whatever the threads and processes."""
 
 import collections
 import itertools
@@ -16,8 +16,6 @@ from trainer.data import (
     TableSource,
     batches,
     history_offsets,
-    mixture,
-    order,
     rows_at,
 )
 from trainer.data.example import HistoryKind
@@ -104,35 +102,6 @@ def test_examples_have_one_shape_and_reading_together_or_alone_is_the_same(table
             assert value.tobytes() == alone[name].tobytes(), name
 
 
-def _numbers(drawn, count: int) -> list[int]:
-    return [int(drawn[i]) for i in range(count)]
-
-
-def test_every_record_is_visited_once_per_epoch(table):
-    rows, n = table.rows("train", "moving"), len(table.rows("train", "moving"))
-    drawn = _numbers(order(table, _order(weights={"moving": 1, "still": 0})), 3 * n)
-    epochs = [[drawn[e * n + i] for i in range(n)] for e in range(3)]
-    for epoch in epochs:
-        assert sorted(epoch) == rows.tolist()
-    assert epochs[0] != epochs[1] != epochs[2]
-    assert epochs[0] != rows.tolist()
-
-
-def test_the_mixture_that_is_drawn_is_the_one_asked_for(table):
-    spec = _order(weights={"moving": 0.3, "still": 0.1})
-    assert mixture(table, spec) == pytest.approx({"moving": 0.75, "still": 0.25})
-    drawn = order(table, spec)
-    names = [table.key(row).partition("/")[0] for row in drawn[:400]]
-    for length in (40, 100, 400):
-        assert abs(names[:length].count("still") - length / 4) <= 1
-
-
-def test_a_dataset_without_a_weight_gets_the_small_one(table):
-    shares = mixture(table, _order(weights={"moving": 0.1, "absent": 0.5}))
-    assert shares == pytest.approx({"moving": 2 / 3, "still": 1 / 3})
-    assert mixture(table, _order()) == {"moving": 0.5, "still": 0.5}
-
-
 def test_the_order_is_a_function_of_seed_and_step_whatever_the_threads(table):
     maker, spec = _maker(table), _order(batch_size=6)
     runs = [
@@ -169,12 +138,3 @@ def test_an_iterator_goes_on_where_its_state_was_taken(table):
     again = batches(maker, spec, threads=0)
     again.set_state(first.get_state())
     assert [next(again)["row"].tolist() for _ in range(5)] == rows[3:]
-
-
-def test_too_little_data_and_senseless_weights_are_refused(table):
-    with pytest.raises(UsageError, match=r"split train has \d+ samples.*batch of 1000"):
-        order(table, _order(batch_size=1000))
-    with pytest.raises(UsageError, match="split test has 0 samples"):
-        order(table, _order(split="test", batch_size=1))
-    with pytest.raises(UsageError, match="weight of moving is -1"):
-        order(table, _order(weights={"moving": -1}))

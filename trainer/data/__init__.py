@@ -2,7 +2,8 @@
 
 from trainer.data.embeddings import EMPTY, Embeddings
 from trainer.data.example import Example, ExampleMaker, ExampleSpec, history_offsets
-from trainer.data.loader import OrderSpec, batches, mixture, order, rows_at
+from trainer.data.loader import batches
+from trainer.data.order import Order, OrderSpec, mixture, rows_at
 from trainer.data.source import TableSource
 from trainer.data.table import Table
 from trainer.data.why import Consumed, consumed
@@ -14,6 +15,7 @@ __all__ = [
     "Example",
     "ExampleMaker",
     "ExampleSpec",
+    "Order",
     "OrderSpec",
     "Table",
     "TableSource",
@@ -21,6 +23,5 @@ __all__ = [
     "consumed",
     "history_offsets",
     "mixture",
-    "order",
     "rows_at",
 ]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from schemas import Chunk, UsageError
-from trainer.data.loader import OrderSpec, rows_at
+from trainer.data.order import OrderSpec, rows_at
 from trainer.data.table import Table
 
 
