@@ -53,15 +53,15 @@ class _Batches:
     """A process's share of every batch as a Grain data source: element n is that of step n, its
     records read in few reads."""
 
-    def __init__(self, maker: ExampleMaker, spec: OrderSpec, index: int, count: int):
+    def __init__(self, maker: ExampleMaker, spec: OrderSpec, process: int, count: int):
         self._maker, self._order = maker, Order(maker.table, spec)
-        self._size, self._share = spec.batch_size, slice(index, None, count)
+        self._size, self._share = spec.batch_size, slice(process, None, count)
 
     def __len__(self) -> int:
         return _FOREVER
 
-    def __getitem__(self, step: SupportsIndex) -> Example:
-        first = int(step) * self._size
+    def __getitem__(self, index: SupportsIndex) -> Example:
+        first = int(index) * self._size
         positions = range(first, first + self._size)[self._share]
         return stack(self._maker.examples(self._order.rows(positions).tolist()))
 

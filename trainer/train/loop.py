@@ -226,7 +226,8 @@ class _Run:
             if not np.isfinite(values["loss"]):
                 raise UsageError(
                     f"{self._out}: the loss is {values['loss']} at step {step}; train again into"
-                    " another --out with a lower --learning-rate or with --clip-norm 1"
+                    " another --out with a lower --learning-rate or with --clip-norm 1; its samples:"
+                    f" `unisim why --run {self._out} --step {step - 1}`"
                 )
             if log:
                 log.write(step, values)
@@ -240,6 +241,9 @@ def _describe(table: Table, info: RunInfo, say: Say) -> None:
     shares = mixture(table, order_spec(config))
     parts = [f"{name} {share:.0%}" for name, share in shares.items()]
     say(f"table {table.path} {table.tier}: {len(table.rows('train'))} samples; {', '.join(parts)}")
+    drawn = config.steps * config.batch_size
+    epochs = (f"{n} {s * drawn / len(table.rows('train', n)):.3g}" for n, s in shares.items())
+    say(f"epochs in {config.steps} steps: {', '.join(epochs)}")
     if left := [name for name in table.datasets if name not in shares]:
         say(f"not in the mixture (no weight, or no rows in train): {', '.join(left)}")
     say(f"text encoder {info.encoder.name}: {info.encoder.description}")
