@@ -225,9 +225,9 @@ class _Run:
             values = {name: float(value) for name, value in metrics.items()}
             if not np.isfinite(values["loss"]):
                 raise UsageError(
-                    f"{self._out}: the loss is {values['loss']} at step {step}; train again into"
-                    " another --out with a lower --learning-rate or with --clip-norm 1; its samples:"
-                    f" `unisim why --run {self._out} --step {step - 1}`"
+                    f"{self._out}: the loss is {values['loss']} at step {step} (its samples:"
+                    f" `unisim why --run {self._out} --step {step - 1}`); train again into another --out"
+                    " with a lower --learning-rate or with --clip-norm 1"
                 )
             if log:
                 log.write(step, values)
@@ -242,7 +242,8 @@ def _describe(table: Table, info: RunInfo, say: Say) -> None:
     parts = [f"{name} {share:.0%}" for name, share in shares.items()]
     say(f"table {table.path} {table.tier}: {len(table.rows('train'))} samples; {', '.join(parts)}")
     drawn = config.steps * config.batch_size
-    epochs = (f"{n} {s * drawn / len(table.rows('train', n)):.3g}" for n, s in shares.items())
+    rows = {name: len(table.rows("train", name)) for name in shares}
+    epochs = [f"{name} {share * drawn / rows[name]:.3g}" for name, share in shares.items()]
     say(f"epochs in {config.steps} steps: {', '.join(epochs)}")
     if left := [name for name in table.datasets if name not in shares]:
         say(f"not in the mixture (no weight, or no rows in train): {', '.join(left)}")
