@@ -226,8 +226,8 @@ class _Run:
             if not np.isfinite(values["loss"]):
                 raise UsageError(
                     f"{self._out}: the loss is {values['loss']} at step {step} (its samples:"
-                    f" `unisim why --run {self._out} --step {step - 1}`); train again into another --out"
-                    " with a lower --learning-rate or with --clip-norm 1"
+                    f" `unisim why --run {self._out} --step {step - 1}`); train again into another"
+                    " --out with a lower --learning-rate or with --clip-norm 1"
                 )
             if log:
                 log.write(step, values)
