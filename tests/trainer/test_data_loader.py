@@ -46,10 +46,10 @@ def _episodes(table):
     return [[row for _, row in sorted(rows)] for rows in found.values()]
 
 
-@pytest.mark.parametrize("kind", ["recent", "distant"])
+@pytest.mark.parametrize(("kind", "k"), [("recent", 4), ("distant", 4), ("single", 1)])
 @pytest.mark.parametrize("frames", [16, 5])
-def test_history_and_target_are_slices_of_the_episode(table, kind, frames):
-    maker = _maker(table, frames, kind)
+def test_history_and_target_are_slices_of_the_episode(table, kind, k, frames):
+    maker = _maker(table, frames, kind, k)
     for rows in _episodes(table):
         chunks = table.chunks(rows)
         episode = np.concatenate([c.pixels() for c in chunks])
@@ -65,7 +65,7 @@ def test_history_and_target_are_slices_of_the_episode(table, kind, frames):
             np.testing.assert_array_equal(example["controls"][:n], bins[at : at + n])
             assert not example["frames"][n:].any() and not example["controls"][n:].any()
             np.testing.assert_array_equal(example["frame_mask"], np.arange(frames) < n)
-            for i, offset in enumerate(history_offsets(kind, 4)):
+            for i, offset in enumerate(history_offsets(kind, k)):
                 assert example["history_mask"][i] == (at >= offset)
                 wanted = episode[at - offset] if at >= offset else np.zeros_like(episode[0])
                 np.testing.assert_array_equal(example["history"][i], wanted)

@@ -180,6 +180,10 @@ def test_senseless_values_and_unknown_names_are_refused():
         tiny.config(batch_size=0)
     with pytest.raises(UsageError, match=r"--action-dropout is 1.5, wanted 0..1"):
         tiny.config(action_dropout=1.5)
+    with pytest.raises(UsageError, match="--tokens 3 have no room for the controls of 4 frames"):
+        tiny.config(tokens=3)
+    with pytest.raises(UsageError, match=r"--history single is one frame, but .* is 2; state 1"):
+        tiny.config(history="single")
     with pytest.raises(UsageError, match="did you mean 'debug'"):
         configs.get("debgu")
     with pytest.raises(UsageError, match="not a config of this version"):

@@ -46,8 +46,9 @@ class TrainConfig:
     """Frames that one step of the simulator produces; shorter rows are padded and masked, longer
     ones are cut."""
 
-    history: Literal["recent", "distant"] = "recent"
-    """Which past frames condition the next ones: the last, or exponentially spaced ones."""
+    history: Literal["recent", "distant", "single"] = "recent"
+    """Which past frames condition the next ones: the last ones, exponentially spaced ones, or the
+    last one alone, which wants --model.history-frames 1."""
 
     tokens: int = 64
     """Tokens of the action: text, cut if it is longer, then one per frame for its controls."""
@@ -137,11 +138,6 @@ class TrainConfig:
         for name in positive:
             if getattr(self, name) < 1:
                 raise UsageError(f"{_flag(name)} is {getattr(self, name)}, wanted 1 or more")
-        if self.tokens < self.frames:
-            raise UsageError(
-                f"--tokens {self.tokens} have no room for the controls of {self.frames} frames;"
-                " raise --tokens, or lower --frames"
-            )
         for name in ("warmup_steps", "weight_decay", "clip_norm", "read_threads"):
             if not getattr(self, name) >= 0:
                 raise UsageError(f"{_flag(name)} is {getattr(self, name)}, wanted 0 or more")
@@ -165,6 +161,19 @@ class TrainConfig:
             raise UsageError(f"--tier: {e}; wanted such as 24x40") from e
         if not self.log_snr_min < self.log_snr_max:
             raise UsageError("--log-snr-min must be below --log-snr-max")
+        self._check_together()
+
+    def _check_together(self):
+        if self.tokens < self.frames:
+            raise UsageError(
+                f"--tokens {self.tokens} have no room for the controls of {self.frames} frames;"
+                " raise --tokens, or lower --frames"
+            )
+        if self.history == "single" and self.model.history_frames != 1:
+            raise UsageError(
+                f"--history single is one frame, but --model.history-frames is"
+                f" {self.model.history_frames}; state 1"
+            )
 
     @property
     def schedule(self) -> CosineSchedule:

@@ -23,14 +23,15 @@ from trainer.data.embeddings import Embeddings
 from trainer.data.table import Table
 
 Example = dict[str, np.ndarray]
-HistoryKind = Literal["recent", "distant"]
+HistoryKind = Literal["recent", "distant", "single"]
 
 
 def history_offsets(kind: HistoryKind, frames: int) -> tuple[int, ...]:
     """How far before the target each history frame lies, oldest first; 1 is the frame before.
 
-    "recent" are the last ones (4, 3, 2, 1); "distant" are spaced exponentially (8, 4, 2, 1). The
-    paper compares the two and takes 4 recent; its exact spacing is unpublished.
+    "recent" are the last ones (4, 3, 2, 1); "distant" are spaced exponentially (8, 4, 2, 1);
+    "single" is the last one (1), whose `frames` is 1. The paper compares the three (Table 1) and
+    takes 4 recent; its exact spacing is unpublished.
     """
     back = range(frames, 0, -1)
     return tuple(back) if kind == "recent" else tuple(2 ** (i - 1) for i in back)
