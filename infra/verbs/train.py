@@ -1,6 +1,7 @@
 """`unisim train`: a prepared table in, a simulator out."""
 
 # annotations stay values here: tyro reads those of a class that exists only inside `main`
+import json
 import sys
 
 DESCRIPTION = """Trains the video diffusion model on a prepared table, on all devices JAX finds.
@@ -11,6 +12,7 @@ the parameters that an uninterrupted run would have had.
 examples:
   unisim train --config debug --data table --out run           a small model, minutes on a CPU
   unisim train --config debug --data table --out run --steps 400        go on for 200 steps more
+  unisim train --config base --data table --out run --dry-run  the config and the mixture only
   unisim train --config base --data gs://bucket/table --out run         the paper's base model
   unisim train --config debug --data table --out run2 --model.channels 48 --weights bridge 1
 """
@@ -40,14 +42,22 @@ def main(argv: list[str]) -> int:
         encoder: str | None = None
         """Whose embeddings of the texts: a folder under text/. Default: the table's own; `unisim
         audit` names them, `unisim embed` adds one."""
+        dry_run: bool = False
+        """Print the config, all fields resolved, and the mixture with its epochs; train nothing."""
         fields: Annotated[TrainConfig, tyro.conf.arg(name="")] = chosen
         config: Literal[tuple(configs.names())] = name  # type: ignore[valid-type]
         """Named values for all fields below; each can then be given on its own."""
 
     args = parse(Arguments, "train", DESCRIPTION, argv)
 
-    from trainer.train import train
+    from trainer.train import set_up, train
 
+    if args.dry_run:
+        setup = set_up(args.fields, args.data, args.encoder)
+        print(json.dumps(setup.config.to_dict(), indent=2))
+        for line in setup.describe():
+            print(line, file=sys.stderr)
+        return 0
     train(args.fields, data=args.data, out=args.out, encoder=args.encoder)
     return 0
 

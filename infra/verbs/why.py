@@ -50,7 +50,7 @@ def main(argv: list[str]) -> int:
     flags = tyro.cli(WhyFlags, prog="unisim why", description=DESCRIPTION, args=argv)
 
     from trainer.data import consumed
-    from trainer.train.loop import order_spec, trained_on
+    from trainer.train.setup import order_spec, trained_on
 
     info, table = trained_on(flags.run, flags.data)
     positions = None if flags.position is None else [flags.position]

@@ -13,7 +13,7 @@ from trainer.data.fake import FakeSpec, write_fake_table
 from trainer.data.loader import stack
 from trainer.diffusion import diffusion_loss
 from trainer.train import graph_of, init, train_step
-from trainer.train.loop import example_spec, fitted
+from trainer.train.setup import example_spec, fitted
 from trainer.train.state import bind
 from trainer.train.step import conditioning, to_model
 

@@ -12,7 +12,7 @@ from schemas import UsageError
 from tests.trainer import tiny_run as tiny
 from trainer.data import Embeddings, Table, rows_at
 from trainer.train import Checkpoints, abstract, train
-from trainer.train.loop import fitted, order_spec
+from trainer.train.setup import fitted, order_spec
 
 
 def _quiet(_: str) -> None:

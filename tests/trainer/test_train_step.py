@@ -16,7 +16,7 @@ from trainer.data import Embeddings, ExampleMaker, Table
 from trainer.data.example import pad_tokens
 from trainer.data.loader import stack
 from trainer.train import TrainState, ema_update, graph_of, init, train_step
-from trainer.train.loop import example_spec, fitted
+from trainer.train.setup import example_spec, fitted
 from trainer.train.step import (
     conditioning,
     dropped_action,

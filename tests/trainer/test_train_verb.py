@@ -37,6 +37,16 @@ def test_every_field_can_be_given_and_the_run_says_how_it_goes(data, tmp_path, c
     assert last.startswith("done: step 2, loss ") and "->" in last
 
 
+def test_a_dry_run_says_what_would_be_trained_and_writes_nothing(data, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert verb.main(["--data", data, "--out", str(out), *SMALL, "--dry-run"]) == 0
+    said = capsys.readouterr()
+    config = json.loads(said.out)
+    assert config["model"]["text_width"] == 8 and config["tier"] == "8x16"
+    assert "moving 67%, still 33%" in said.err and "epochs in 2 steps: moving " in said.err
+    assert not out.exists()
+
+
 def test_help_names_every_field_with_its_meaning(capsys):
     with pytest.raises(SystemExit) as stopped:
         verb.main(["--config", "base", "--help"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,27 +11,16 @@ import jax
 import numpy as np
 
 from schemas import UsageError
-from schemas.table import dump_json
-from trainer.configs.config import TrainConfig, check_weights
-from trainer.data import (
-    EMPTY,
-    Embeddings,
-    ExampleMaker,
-    ExampleSpec,
-    OrderSpec,
-    Table,
-    batches,
-    history_offsets,
-    mixture,
-)
+from trainer.configs.config import TrainConfig
+from trainer.data import EMPTY, Embeddings, ExampleMaker, batches
 from trainer.data.example import pad_tokens
 from trainer.train.checkpoint import Checkpoints, RunInfo
 from trainer.train.metrics import MetricsLog, Progress, read_metrics
+from trainer.train.setup import example_spec, order_spec, set_up
 from trainer.train.sharding import Layout
 from trainer.train.state import abstract, graph_of, init
 from trainer.train.step import train_step
 
-CONFIG = "config.json"
 Say = Callable[[str], None]
 
 
@@ -78,23 +66,17 @@ def train(
         UsageError: if the table is not complete or has too little in it, if `out` holds a run that
             differs, or if the loss is not finite any more.
     """
-    table = Table(data, config.tier)
-    embeddings = Embeddings(table.path, table.manifest.encoder(encoder))
-    config = fitted(config, embeddings)
-    config.model.check_frames(table.tier.height, table.tier.width)
-    layout = Layout(model=config.model_axis)
-    layout.check(config)
-    maker, order = ExampleMaker(table, embeddings, example_spec(config)), order_spec(config)
-    check_weights(config.weights, table.datasets)
-    info = RunInfo(config=config, encoder=embeddings.info, table=table.digest, fps=table.fps())
-    _describe(table, info, say)
+    setup = set_up(config, data, encoder)
+    config, layout, info = setup.config, setup.layout, setup.info
+    for line in setup.describe():
+        say(line)
     with Checkpoints(out, keep=config.keep) as checkpoints:
         before = checkpoints.latest()
         if before is not None:
             info.check_resumes(checkpoints.info(before), str(out))
         iterator = batches(
-            maker,
-            order,
+            ExampleMaker(setup.table, setup.embeddings, example_spec(config)),
+            order_spec(config),
             process_index=jax.process_index(),
             process_count=jax.process_count(),
             threads=config.read_threads,
@@ -105,74 +87,10 @@ def train(
             state, place = checkpoints.restore(before, layout.shaped(abstract(config)))
             iterator.set_state(place)
             say(f"resuming {out} at step {before}")
-        (out / CONFIG).write_text(dump_json(info.to_dict() | {"data": _absolute(data)}))
+        setup.write(out)
         run = _Run(config, layout, checkpoints, info, out, say)
-        rate = run.steps(state, iterator, run.empty(embeddings), before or 0)
+        rate = run.steps(state, iterator, run.empty(setup.embeddings), before or 0)
     return _result(out, config.steps, rate, say)
-
-
-def trained_on(run: Path, data: str | None = None) -> tuple[RunInfo, Table]:
-    """What a run is made of, and its table.
-
-    Args:
-        run: its folder.
-        data: where the table is now; None is where the run found it.
-
-    Raises:
-        UsageError: if there is no run, or the table is another by now.
-    """
-    path = run / CONFIG
-    try:
-        values = json.loads(path.read_text())
-        info, found = RunInfo.from_dict(values, str(path)), str(values["data"])
-    except (OSError, ValueError, KeyError, TypeError) as e:
-        raise UsageError(
-            f"{path}: cannot be read ({type(e).__name__}: {e}); wanted the --out of `unisim train`"
-        ) from e
-    table = Table(data or found, info.config.tier)
-    if table.digest != info.table:
-        raise UsageError(
-            f"{table.path}: is not the table that {run} was trained on (digest {table.digest[:12]},"
-            f" wanted {info.table[:12]}); name that with --data"
-        )
-    return info, table
-
-
-def _absolute(data: str) -> str:
-    """A local folder's full path, so that it is found from elsewhere too; a URI as it is."""
-    return data if "://" in data else str(Path(data).absolute())
-
-
-def fitted(config: TrainConfig, embeddings: Embeddings) -> TrainConfig:
-    """The config with the width of the table's text encoder.
-
-    Raises:
-        UsageError: if the config states another.
-    """
-    stated, found = config.model.text_width, embeddings.info.width
-    if stated not in (0, found):
-        raise UsageError(
-            f"text encoder {embeddings.info.name}: its embeddings are {found} wide, but"
-            f" --model.text-width is {stated}; choose another --encoder, or state 0 to take any"
-        )
-    model = dataclasses.replace(config.model, text_width=embeddings.info.width)
-    return dataclasses.replace(config, model=model)
-
-
-def example_spec(config: TrainConfig) -> ExampleSpec:
-    """The shape of the examples that a config trains on."""
-    return ExampleSpec(
-        frames=config.frames,
-        history=history_offsets(config.history, config.model.history_frames),
-        tokens=config.tokens,
-    )
-
-
-def order_spec(config: TrainConfig) -> OrderSpec:
-    """The order of the samples that a config trains on."""
-    return OrderSpec(
-        split="train", weights=config.weights, batch_size=config.batch_size, seed=config.seed
-    )
 
 
 class _Run:
@@ -233,24 +151,6 @@ class _Run:
                 log.write(step, values)
             losses.append(values["loss"])
         return losses
-
-
-def _describe(table: Table, info: RunInfo, say: Say) -> None:
-    """Lines that say what is about to be learned from, and from what nothing will be."""
-    config = info.config
-    shares = mixture(table, order_spec(config))
-    parts = [f"{name} {share:.0%}" for name, share in shares.items()]
-    say(f"table {table.path} {table.tier}: {len(table.rows('train'))} samples; {', '.join(parts)}")
-    drawn = config.steps * config.batch_size
-    rows = {name: len(table.rows("train", name)) for name in shares}
-    epochs = [f"{name} {share * drawn / rows[name]:.3g}" for name, share in shares.items()]
-    say(f"epochs in {config.steps} steps: {', '.join(epochs)}")
-    if left := [name for name in table.datasets if name not in shares]:
-        say(f"not in the mixture (no weight, or no rows in train): {', '.join(left)}")
-    say(f"text encoder {info.encoder.name}: {info.encoder.description}")
-    longest = int(table.columns.num_frames.max(initial=0))
-    if longest > config.frames + 1:
-        say(f"rows have up to {longest} frames; --frames {config.frames} leaves out their ends")
 
 
 def _result(out: Path, steps: int, rate: float, say: Say) -> TrainResult:
