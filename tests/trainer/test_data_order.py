@@ -57,7 +57,7 @@ def test_the_papers_weights_are_exact():
     assert whole_shares([1 / 3, 2 / 3]) == [1, 2]
 
 
-@settings(max_examples=40)
+@settings(max_examples=15, deadline=None)
 @given(moving=WEIGHTS, still=WEIGHTS, seed=st.integers(0, 2**32 - 1))
 def test_every_epoch_of_every_source_visits_each_record_once(table, moving, still, seed):
     spec = _spec(weights={"moving": moving, "still": still}, seed=seed)
@@ -72,7 +72,7 @@ def test_every_epoch_of_every_source_visits_each_record_once(table, moving, stil
         assert not rest or max(rest.values()) == 1
 
 
-@settings(max_examples=40)
+@settings(max_examples=15, deadline=None)
 @given(moving=WEIGHTS, still=WEIGHTS, first=st.integers(0, 10**12))
 def test_the_mixture_is_within_one_sample_of_its_weights_at_every_step(table, moving, still, first):
     """After any number of samples, a trillion too: counts up to there are those of whole periods
