@@ -47,7 +47,8 @@ def main(argv: list[str]) -> int:
     fresh = not (table / "manifest.json").exists()
     prepared = command("prepare", *given, "--out", table, "--shard-mb", 8)
     command("audit", table)
-    learned = ("--steps", flags.steps, "--weights", *WEIGHTS)
+    # a loss in units of what is left to learn, as most of a frame is as it was before
+    learned = ("--steps", flags.steps, "--prediction", "velocity", "--weights", *WEIGHTS)
     command("train", "--config", "debug", "--data", table, "--out", run, *learned)
     if not (rollout / "rollout.png").exists():
         actions = [text for action in ACTIONS for text in ("--action", action)]

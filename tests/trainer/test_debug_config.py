@@ -17,7 +17,7 @@ from trainer.train.setup import example_spec, fitted
 from trainer.train.state import bind
 from trainer.train.step import conditioning, to_model
 
-_STEPS = 150
+_STEPS = 300
 
 
 def test_it_drives_the_loss_on_one_batch_below_two_hundredths(tmp_path):
@@ -46,5 +46,5 @@ def test_it_drives_the_loss_on_one_batch_below_two_hundredths(tmp_path):
         state, _ = step(state, batch, empty)
     after = mean_loss(state.ema)
     print(f"loss {before:.3f} -> {after:.4f} after {_STEPS} steps")
-    assert before > 0.04
     assert after < 0.02
+    assert after < before / 2

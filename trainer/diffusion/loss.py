@@ -23,7 +23,7 @@ def diffusion_loss(
     cond: Conditioning,
     key: jax.Array,
     prediction: Prediction = "noise",
-    spread: float = 1.0,
+    spread: Float[Array, " b"] | float = 1.0,
 ) -> Float[Array, ""]:
     """E‖ε - ε_θ(α·o_t + σ·ε, λ | h, a)‖², the mean over pixels of real frames.
 
@@ -42,7 +42,7 @@ def diffusion_loss(
         cond: h_{t-1}, a_{t-1} and the masks.
         key: draws times and noise.
         prediction: what the error is of.
-        spread: s, for "velocity".
+        spread: s, of every sample or of all, for "velocity".
 
     Returns:
         The mean; 0 if no frame is real.
@@ -56,6 +56,7 @@ def diffusion_loss(
     alpha, sigma = (v[:, None, None, None, None] for v in alpha_sigma(log_snr))
     error = denoise(alpha * frames + sigma * noise, log_snr, cond) - noise
     if prediction == "velocity":
+        spread = jnp.reshape(jnp.asarray(spread), (-1, 1, 1, 1, 1))
         error *= jnp.sqrt(jnp.square(alpha * spread) + jnp.square(sigma)) / (alpha * spread)
     each = jnp.square(jnp.where(pixels, error, 0)).mean((2, 3, 4))
     return each.sum() / jnp.maximum(real.sum(), 1)

@@ -2,6 +2,6 @@
 
 from trainer.model.conditioning import Conditioning, drop_action
 from trainer.model.config import ModelConfig
-from trainer.model.unet import VideoUNet
+from trainer.model.unet import VideoUNet, spread_of
 
-__all__ = ["Conditioning", "ModelConfig", "VideoUNet", "drop_action"]
+__all__ = ["Conditioning", "ModelConfig", "VideoUNet", "drop_action", "spread_of"]

@@ -34,7 +34,7 @@ from trainer.model.noise import alpha_sigma
 from trainer.model.placement import ANYWHERE, Placement
 from trainer.model.stack import Context, Stack
 
-__all__ = ["ModelConfig", "VideoUNet"]
+__all__ = ["ModelConfig", "VideoUNet", "spread_of"]
 
 _NOISE_FEATURES = 128
 
@@ -62,6 +62,14 @@ class Embedding(nnx.Module):
         for layer in self.layers:
             y = layer(nnx.silu(y))
         return nnx.silu(y)
+
+
+def spread_of(config: ModelConfig, cond: Conditioning) -> Float[Array, " b"]:
+    """The standard deviation of what is not known of each sample's frames: `residual` where there
+    is a history and the model has one, else 1."""
+    if not config.residual:
+        return jnp.ones(cond.frame_mask.shape[0])
+    return jnp.where(cond.history_mask[:, -1], config.residual, 1.0)
 
 
 class VideoUNet(nnx.Module):
@@ -157,7 +165,7 @@ class VideoUNet(nnx.Module):
         if not self.config.residual:
             return jnp.zeros(()), jnp.ones(()), jnp.ones(())
         there = cond.history_mask[:, -1, None, None, None, None]
-        spread = jnp.where(there, self.config.residual, 1.0)
+        spread = spread_of(self.config, cond)[:, None, None, None, None]
         known = alpha * jnp.where(there, cond.history[:, -1:], 0)
         return known, spread, jnp.square(alpha * spread) + jnp.square(sigma)
 

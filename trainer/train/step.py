@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 
 from trainer.configs.config import TrainConfig
 from trainer.diffusion import diffusion_loss, drawn_low
-from trainer.model import Conditioning, VideoUNet, drop_action
+from trainer.model import Conditioning, VideoUNet, drop_action, spread_of
 from trainer.model.placement import ANYWHERE, Placement
 from trainer.train.state import Params, TrainState, bind, ema_update, optimizer
 
@@ -100,8 +100,7 @@ def train_step(
     It returns the next state and float32 scalars: `loss`, the prediction error averaged over real
     frames, and `grad_norm`, the gradients' global norm before clipping.
     """
-    schedule, spread = config.schedule, config.model.residual or 1.0
-    adam = optimizer(config)
+    schedule, adam = config.schedule, optimizer(config)
 
     def step(state: TrainState, batch: Batch, empty: Empty) -> tuple[TrainState, Metrics]:
         keys = keys_at(config.seed, state.step)
@@ -113,6 +112,8 @@ def train_step(
         frames = to_model(batch["frames"])
         if (factor := config.model.upscale) > 1:
             cond = drawn_low(cond, frames, factor, schedule, config.low_noise, low_key)
+
+        spread = spread_of(config.model, cond)
 
         def loss_of(params):
             model = bind(graph, in_compute(params, config))
