@@ -121,11 +121,11 @@ def test_the_loss_tells_the_noise_level_and_draws_every_time():
     np.testing.assert_allclose(quartiles, [0, 0.25, 0.5, 0.75, 1], atol=0.08)
 
 
-@pytest.mark.parametrize("spread", [0.2, 1.0, 3.0, np.tile([0.1, 2.0], 32)])
+@pytest.mark.parametrize("spread", [0.2, 1.0, 3.0, jnp.tile(jnp.array([0.1, 2.0]), 32)])
 def test_all_noise_levels_are_equally_hard_in_units_of_what_is_to_be_learned(spread):
     """The best guess that is linear in the noisy frames has a loss of 1, at every level."""
     frames, _, cond = tiny.batch(b=64, t=4)
-    each = np.reshape(spread, (-1, 1, 1, 1, 1))
+    each = jnp.reshape(jnp.asarray(spread), (-1, 1, 1, 1, 1))
 
     def linear(noisy: Array, log_snr: Array, cond: Conditioning, /) -> Array:
         alpha, sigma = (v[:, None, None, None, None] for v in alpha_sigma(log_snr))
