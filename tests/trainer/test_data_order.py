@@ -80,7 +80,7 @@ def test_the_mixture_is_within_one_sample_of_its_weights_at_every_step(table, mo
     spec = _spec(weights={"moving": moving, "still": still})
     shares = mixture(table, spec)
     assert shares.keys() == {"moving", "still"}
-    kinds = np.isin(Order(table, spec).rows(range(2000)), table.rows("train", "still"))
+    kinds = np.isin(Order(table, spec).rows(range(800)), table.rows("train", "still"))
     assert _away(kinds.astype(int), np.array(list(shares.values()))) < 1
     period = sum(whole_shares([moving, still]))
     later = Order(table, spec).rows(range(first * period, first * period + 50))
