@@ -237,16 +237,13 @@ def score(held: Held, made: dict[str, np.ndarray]) -> dict[str, float]:
 
 def picture(path: Path, held: Held, made: dict[str, np.ndarray], start: int = 0) -> None:
     """A contact sheet of all that follows from one start."""
-    from trainer.simulate import Rollout, write_contact_sheet
+    from trainer.simulate import write_contact_sheet
 
-    rows = [
-        (f"{text} ({way} alone)", made[way][start, i])
-        for i, text in enumerate(COMMANDS)
-        for way in WAYS
-    ]
-    texts, frames = zip(*rows, strict=True)
-    shown = Rollout(start=held.starts[start][None], actions=texts, frames=frames)
-    write_contact_sheet(path, shown.rows)
+    rows = [("start", held.starts[start][None])]
+    for i, text in enumerate(COMMANDS):
+        for way in WAYS:
+            rows.append((f"{len(rows)}. {text} ({way} alone)", made[way][start, i]))
+    write_contact_sheet(path, rows)
 
 
 def _line(point: dict) -> str:

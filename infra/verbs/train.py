@@ -11,7 +11,7 @@ the parameters that an uninterrupted run would have had.
 
 examples:
   unisim train --config debug --data table --out run           a small model, minutes on a CPU
-  unisim train --config debug --data table --out run --steps 400        go on for 200 steps more
+  unisim train --config debug --data table --out run --steps 700        go on for 200 steps more
   unisim train --config base --data table --out run --dry-run  the config and the mixture only
   unisim train --config base --data gs://bucket/table --out run         the paper's base model
   unisim train --config debug --data table --out run2 --model.channels 48 --weights bridge 1

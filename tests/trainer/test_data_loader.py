@@ -13,7 +13,6 @@ from trainer.data import (
     ExampleSpec,
     OrderSpec,
     Table,
-    TableSource,
     batches,
     history_offsets,
     rows_at,
@@ -93,10 +92,10 @@ def test_tokens_are_the_texts_embedding_padded(table):
 
 
 def test_examples_have_one_shape_and_reading_together_or_alone_is_the_same(table):
-    source = TableSource(_maker(table))
-    together = source._getitems(list(range(len(source))))
+    maker = _maker(table)
+    together = maker.examples(range(len(table)))
     for i, example in enumerate(together):
-        alone = source[i]
+        alone = maker.examples([i])[0]
         for name, value in example.items():
             assert np.shape(value) == np.shape(together[0][name])
             assert value.tobytes() == alone[name].tobytes(), name

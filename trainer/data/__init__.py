@@ -4,7 +4,6 @@ from trainer.data.embeddings import EMPTY, Embeddings
 from trainer.data.example import Example, ExampleMaker, ExampleSpec, history_offsets
 from trainer.data.loader import batches
 from trainer.data.order import Order, OrderSpec, mixture, rows_at
-from trainer.data.source import TableSource
 from trainer.data.table import Table
 from trainer.data.why import Consumed, consumed
 
@@ -18,7 +17,6 @@ __all__ = [
     "Order",
     "OrderSpec",
     "Table",
-    "TableSource",
     "batches",
     "consumed",
     "history_offsets",

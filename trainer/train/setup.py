@@ -31,12 +31,14 @@ class Setup:
         table, embeddings: what it learns from.
         layout: how it is spread over the devices.
         info: what its checkpoints say of it; its config has the width of the embeddings.
+        shares: of each dataset in the samples, as of `mixture`.
     """
 
     table: Table
     embeddings: Embeddings
     layout: Layout
     info: RunInfo
+    shares: dict[str, float]
 
     @property
     def config(self) -> TrainConfig:
@@ -46,7 +48,7 @@ class Setup:
     def describe(self) -> list[str]:
         """Lines that say what is about to be learned from, and from what nothing will be."""
         table, config, encoder = self.table, self.config, self.info.encoder
-        shares = mixture(table, order_spec(config))
+        shares = self.shares
         rows = {name: len(table.rows("train", name)) for name in shares}
         drawn = config.steps * config.batch_size
         parts = [f"{name} {share:.0%}" for name, share in shares.items()]
@@ -91,9 +93,9 @@ def set_up(config: TrainConfig, data: str, encoder: str | None = None) -> Setup:
     layout = Layout(model=config.model_axis)
     layout.check(config)
     check_weights(config.weights, table.datasets)
-    mixture(table, order_spec(config))
+    shares = mixture(table, order_spec(config))
     info = RunInfo(config=config, encoder=embeddings.info, table=table.digest, fps=table.fps())
-    return Setup(table=table, embeddings=embeddings, layout=layout, info=info)
+    return Setup(table=table, embeddings=embeddings, layout=layout, info=info, shares=shares)
 
 
 def trained_on(run: Path, data: str | None = None) -> tuple[RunInfo, Table]:
