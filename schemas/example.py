@@ -7,6 +7,7 @@ with TensorFlow's when both live in one process. Field numbers are those of Tens
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -96,6 +97,88 @@ def encode(values: Mapping[str, Value]) -> bytes:
             else:
                 feature[name].int64_list.value.extend(array.astype(np.int64).ravel().tolist())
     return example.SerializeToString(deterministic=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where one byte string lies in a serialized Example.
+
+    Attributes:
+        entries: where the entries of the features begin, and where the byte string's own does:
+            those between come before it.
+        begin, end: of the byte string itself; the entries after it follow at once.
+    """
+
+    entries: tuple[int, int]
+    begin: int
+    end: int
+
+
+def locate(head: bytes, name: str) -> Place:
+    """Finds a large byte string in an Example by the bytes that come before it.
+
+    `encode` writes features in the order of their names, so what is small may be read without what
+    is large.
+
+    Args:
+        head: the Example's beginning.
+        name: of the feature, less than 128 bytes.
+
+    Raises:
+        DataError: if it does not begin within `head`, or is not exactly one byte string.
+    """
+    key = b"\n%c%b\x12" % (len(name), name.encode())
+    found = head.find(key)
+    try:
+        of_feature, at = _varint(head, found + len(key))
+        of_list, at_list = _varint(head, at + 1)
+        size, begin = _varint(head, at_list + 1)
+        entry = found - len(_as_varint(found_size := at - found + of_feature)) - 1
+        if (
+            found < 0
+            or head[at] != _LENGTH_DELIMITED
+            or head[at_list] != _LENGTH_DELIMITED
+            or begin + size != at + of_feature
+            or begin + size != at_list + of_list
+            or head[entry:found] != b"\n" + _as_varint(found_size)
+            or head[0] != _LENGTH_DELIMITED
+        ):
+            raise IndexError
+        _, first = _varint(head, 1)
+    except IndexError as e:
+        raise DataError(f"feature {name!r} is not one byte string near the beginning") from e
+    return Place(entries=(first, entry), begin=begin, end=begin + size)
+
+
+def of_entries(entries: bytes) -> Example:
+    """The Example of some features' entries, as they stand in a larger one. Raises DataError."""
+    return Example(b"\n" + _as_varint(len(entries)) + entries)
+
+
+_LENGTH_DELIMITED = 0x0A  # field 1, of a given length
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    """A number of at most 35 bits, and where it ends. Raises IndexError."""
+    value = shift = 0
+    while True:
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+        shift += 7
+        if shift > 28:
+            raise IndexError
+
+
+def _as_varint(value: int) -> bytes:
+    data = bytearray()
+    while value > 0x7F:
+        data.append(value & 0x7F | 0x80)
+        value >>= 7
+    data.append(value)
+    return bytes(data)
 
 
 class Example(Mapping[str, "list[bytes] | np.ndarray"]):

@@ -200,7 +200,7 @@ def simulate(flags: Flags, table: Path, run: Path, held: Held) -> dict[str, np.n
     from trainer.simulate import Controls, SamplerSpec, Simulator
 
     data = Table(str(table), TIER)
-    embeddings = Embeddings(str(table), data.manifest.encoder())
+    embeddings = Embeddings.of(data)
     sampler = SamplerSpec(method="dpm", steps=flags.sampling_steps, eta=flags.eta)
     simulator = Simulator(
         run, lambda texts: [embeddings.lookup(text) for text in texts], embeddings.info, sampler

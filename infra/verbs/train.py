@@ -35,8 +35,9 @@ def main(argv: list[str]) -> int:
 
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class Arguments:
-        data: str
-        """The prepared table: the --out of `unisim prepare`, a folder or a URI."""
+        data: Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
+        """The prepared table: the --out of `unisim prepare`, a folder or a URI; once per table of
+        several, which are trained on as one."""
         out: Path
         """The run's folder: gets config.json, metrics.jsonl and checkpoints/."""
         encoder: str | None = None

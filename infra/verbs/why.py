@@ -6,6 +6,7 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
@@ -35,8 +36,8 @@ class WhyFlags:
     position: int | None = None
     """A place in the batch, from 0; default: all of them."""
 
-    data: str | None = None
-    """The table, if it is no longer where the run read it."""
+    data: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """The table, if it is no longer where the run read it; once per table of several."""
 
     show: Path | None = None
     """Write a contact sheet of the samples here (PNG)."""
@@ -50,11 +51,11 @@ def main(argv: list[str]) -> int:
     flags = tyro.cli(WhyFlags, prog="unisim why", description=DESCRIPTION, args=argv)
 
     from trainer.data import consumed
-    from trainer.train.setup import order_spec, trained_on
+    from trainer.train.setup import trained_on
 
-    info, table = trained_on(flags.run, flags.data)
+    _, table, order = trained_on(flags.run, flags.data)
     positions = None if flags.position is None else [flags.position]
-    samples = consumed(table, order_spec(info.config), flags.step, positions)
+    samples = consumed(table, order, flags.step, positions)
     for sample in samples:
         print(json.dumps(_fields(sample)) if flags.json else _text(sample))
     if flags.show is not None:
@@ -72,6 +73,7 @@ def _fields(sample) -> dict:
         "step": sample.step,
         "position": sample.position,
         "row": sample.row,
+        "begin": sample.begin,
         "key": chunk.key,
         "split": chunk.split,
         "text": chunk.text,
@@ -82,9 +84,10 @@ def _fields(sample) -> dict:
 
 def _text(sample) -> str:
     chunk = sample.chunk
+    begin = f" from frame {sample.begin} on" if sample.begin else ""
     lines = [
-        f"position {sample.position}: {chunk.key}, row {sample.row}, {chunk.num_frames} frames,"
-        f" {chunk.text!r}"
+        f"position {sample.position}: {chunk.key}, row {sample.row}{begin},"
+        f" {chunk.num_frames} frames, {chunk.text!r}"
     ]
     lines += [f"  {name:<15}{value}" for name in _PASSPORT if (value := getattr(chunk, name))]
     return "\n".join(lines)

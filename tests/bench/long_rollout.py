@@ -31,7 +31,7 @@ def rows(folder: Path) -> Iterator[Row]:
     )
     config = dataclasses.replace(CONFIG, model=small, steps=1, save_every=1)
     train(config, data=str(table), out=run, say=lambda _: None)
-    embeddings = Embeddings(str(table), Table(str(table)).manifest.encoder())
+    embeddings = Embeddings.of(Table(str(table)))
     simulator = Simulator(
         run,
         lambda texts: [embeddings.lookup(t) for t in texts],

@@ -38,7 +38,7 @@ def runs(data, tmp_path_factory):
 
 
 def simulator(runs, data, **changes) -> Simulator:
-    embeddings = Embeddings(data, Table(data, "8x16").manifest.encoder())
+    embeddings = Embeddings.of(Table(data, "8x16"))
     return Simulator(
         runs[0],
         lambda texts: [embeddings.lookup(text) for text in texts],

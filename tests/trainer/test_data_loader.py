@@ -11,11 +11,14 @@ from trainer.data import (
     Embeddings,
     ExampleMaker,
     ExampleSpec,
+    Order,
     OrderSpec,
+    Sample,
     Table,
     batches,
+    begin,
     history_offsets,
-    rows_at,
+    select,
 )
 from trainer.data.example import HistoryKind
 from trainer.data.fake import FakeSpec, write_fake_table
@@ -29,11 +32,12 @@ def table(tmp_path_factory):
 
 def _maker(table, frames=16, kind: HistoryKind = "recent", k=4, tokens=16):
     spec = ExampleSpec(frames=frames, history=history_offsets(kind, k), tokens=tokens)
-    return ExampleMaker(table, Embeddings(table.path, table.manifest.encoder()), spec)
+    return ExampleMaker(table, Embeddings.of(table), spec)
 
 
-def _order(**changes):
-    return OrderSpec(**{"split": "train", "weights": {}, "batch_size": 4, "seed": 0, **changes})
+def _order(table, batch_size=4, seed=0):
+    samples = select(table, "train")
+    return Order(samples, [begin(samples, OrderSpec(weights={}, batch_size=batch_size, seed=seed))])
 
 
 def _episodes(table):
@@ -57,7 +61,7 @@ def test_history_and_target_are_slices_of_the_episode(table, kind, k, frames):
         for row, chunk in zip(rows, chunks, strict=True):
             end = begin + chunk.num_frames
             at = 1 if begin == 0 and chunk.num_frames > 1 else begin  # an episode's first frame
-            example = maker.examples([row])[0]
+            example = maker.example(row)
             n = min(end - at, frames)
             assert example["row"] == row
             np.testing.assert_array_equal(example["frames"][:n], episode[at : at + n])
@@ -74,7 +78,7 @@ def test_history_and_target_are_slices_of_the_episode(table, kind, k, frames):
 def test_an_image_has_no_history_and_all_else_has(table):
     maker = _maker(table)
     for row in range(len(table)):
-        example = maker.examples([row])[0]
+        example = maker.example(row)
         image = table.key(row).startswith("still/")
         assert example["history_mask"].any() == (not image)
         assert example["frame_mask"].sum() == 1 or not image
@@ -84,40 +88,39 @@ def test_an_image_has_no_history_and_all_else_has(table):
 def test_tokens_are_the_texts_embedding_padded(table):
     maker = _maker(table, tokens=4)
     for row in range(len(table)):
-        example, wanted = maker.examples([row])[0], maker.embeddings.lookup(table.chunk(row).text)
+        example, wanted = maker.example(row), maker.embeddings.lookup(table.chunk(row).text)
         n = min(4, len(wanted))
         assert example["token_mask"].sum() == n
         assert example["tokens"][:n].tobytes() == wanted[:n].tobytes()
         assert not example["tokens"][n:].any()
 
 
-def test_examples_have_one_shape_and_reading_together_or_alone_is_the_same(table):
+def test_reading_together_or_alone_is_the_same(table):
     maker = _maker(table)
-    together = maker.examples(range(len(table)))
-    for i, example in enumerate(together):
-        alone = maker.examples([i])[0]
-        for name, value in example.items():
-            assert np.shape(value) == np.shape(together[0][name])
-            assert value.tobytes() == alone[name].tobytes(), name
+    together = maker.batch([Sample(row, 0) for row in range(len(table))])
+    for i in range(len(table)):
+        alone = maker.example(i)
+        for name, value in together.items():
+            assert value[i].tobytes() == alone[name].tobytes(), name
 
 
 def test_the_order_is_a_function_of_seed_and_step_whatever_the_threads(table):
-    maker, spec = _maker(table), _order(batch_size=6)
+    maker, order = _maker(table), _order(table, batch_size=6)
     runs = [
-        [b["row"].tolist() for b in itertools.islice(batches(maker, spec, threads=t), 9)]
+        [b["row"].tolist() for b in itertools.islice(batches(maker, order, threads=t), 9)]
         for t in (0, 1, 3)
     ]
     assert runs[0] == runs[1] == runs[2]
-    assert runs[0] == [rows_at(table, spec, step).tolist() for step in range(9)]
-    other = rows_at(table, _order(batch_size=6, seed=1), 0).tolist()
+    assert runs[0] == [[s.row for s in order.batch(step)] for step in range(9)]
+    other = [s.row for s in _order(table, batch_size=6, seed=1).batch(0)]
     assert other != runs[0][0]
 
 
 def test_processes_divide_every_batch_among_them(table):
-    maker, spec = _maker(table), _order(batch_size=6)
-    whole = list(itertools.islice(batches(maker, spec), 4))
+    maker, order = _maker(table), _order(table, batch_size=6)
+    whole = list(itertools.islice(batches(maker, order), 4))
     parts = [
-        list(itertools.islice(batches(maker, spec, process_index=p, process_count=3), 4))
+        list(itertools.islice(batches(maker, order, process_index=p, process_count=3), 4))
         for p in range(3)
     ]
     for step, batch in enumerate(whole):
@@ -125,15 +128,15 @@ def test_processes_divide_every_batch_among_them(table):
             for name, value in parts[p][step].items():
                 assert value.tobytes() == np.ascontiguousarray(batch[name][p::3]).tobytes()
     with pytest.raises(UsageError, match="does not divide over 4 processes"):
-        batches(maker, spec, process_index=0, process_count=4)
+        batches(maker, order, process_index=0, process_count=4)
 
 
 def test_an_iterator_goes_on_where_its_state_was_taken(table):
-    maker, spec = _maker(table), _order()
-    straight = batches(maker, spec)
+    maker, order = _maker(table), _order(table)
+    straight = batches(maker, order)
     rows = [next(straight)["row"].tolist() for _ in range(8)]
-    first = batches(maker, spec)
+    first = batches(maker, order)
     assert [next(first)["row"].tolist() for _ in range(3)] == rows[:3]
-    again = batches(maker, spec, threads=0)
+    again = batches(maker, order, threads=0)
     again.set_state(first.get_state())
     assert [next(again)["row"].tolist() for _ in range(5)] == rows[3:]

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from schemas import EncoderInfo, UsageError, text_key
-from schemas.table import text_keys
-from trainer.data import EMPTY, Embeddings, Table
+from schemas.table import SPLITS, text_keys
+from trainer.data import EMPTY, Embeddings, Table, select
 from trainer.data.fake import CHUNK_LENGTHS, FakeSpec, write_fake_table
+from trainer.data.keys import Keys
 
 
 @pytest.fixture(scope="module")
@@ -29,13 +30,18 @@ def _copy(path, tmp_path):
 
 def test_rows_come_in_one_stable_order_and_every_split_is_a_part_of_them(path):
     table = Table(str(path))
-    c = table.columns
-    keys = list(zip(c.dataset, c.split, c.shard, c.position, strict=True))
-    assert keys == sorted(keys) and len(set(keys)) == len(keys)
+    places = [table.place(row) for row in range(len(table))]
+    kinds = [
+        (table.chunk(row).dataset, SPLITS.index(table.chunk(row).split))
+        for row in range(len(table))
+    ]
+    keys = list(zip(kinds, places, strict=True))
+    assert keys == sorted(keys) and len(set(places)) == len(places)
     splits = [table.rows(split) for split in ("train", "val", "test")]
     assert sorted(np.concatenate(splits)) == list(range(len(table)))
     assert len(table.rows("train", "still")) == 4 and len(table.rows("val", "still")) == 1
-    assert len(table) == sum(d.chunks for d in table.manifest.datasets)
+    assert len(table) == sum(d.chunks for d in table.manifests[0].datasets)
+    assert table.count("train") == len(splits[0]) and table.count("val", "still") == 1
 
 
 def test_every_row_is_the_record_that_its_key_names(path):
@@ -45,10 +51,8 @@ def test_every_row_is_the_record_that_its_key_names(path):
         for row, chunk in zip(rows[::-1], table.chunks(rows[::-1]), strict=True):
             assert chunk.key == table.key(row)
             assert chunk.pixels().shape[1:3] == (table.tier.height, table.tier.width)
-            before = table.previous(row)
-            assert (before is None) == chunk.is_first
-            if before is not None:
-                assert table.key(before) == f"moving/{chunk.episode_id}/{chunk.step - 1}"
+            if not chunk.is_first:
+                assert table.key(row - 1) == f"moving/{chunk.episode_id}/{chunk.step - 1}"
     assert table.chunk(0).num_frames == CHUNK_LENGTHS[0]
 
 
@@ -100,16 +104,17 @@ def test_an_index_that_does_not_fit_the_manifest_is_refused(path, tmp_path):
     manifest = json.loads((copy / "manifest.json").read_text())
     manifest["datasets"][0]["chunks"] += 1
     (copy / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(UsageError, match="rows of moving, the manifest says"):
+    with pytest.raises(UsageError, match=r"shards of moving have .* rows, the dataset"):
         Table(str(copy))
     next((copy / "index.parquet").glob("still-00001*")).unlink()
-    with pytest.raises(UsageError, match="index cannot be read"):
-        Table(str(copy))
+    shutil.copy(path / "manifest.json", copy / "manifest.json")
+    with pytest.raises(UsageError, match="index of still cannot be read"):
+        select(Table(str(copy)), "train", where="num_frames > 0")
 
 
 def test_every_text_has_its_embedding_and_the_cache_changes_nothing(path):
     table = Table(str(path))
-    encoder = table.manifest.encoder()
+    encoder = table.encoder()
     large, small = Embeddings(str(path), encoder), Embeddings(str(path), encoder, cache_bytes=1)
     texts = {table.chunk(row).text for row in range(len(table))} | {EMPTY}
     assert len(large) == len(texts)
@@ -129,7 +134,7 @@ def test_every_text_has_its_embedding_and_the_cache_changes_nothing(path):
 
 
 def test_a_text_without_an_embedding_is_named(path):
-    encoder = Table(str(path)).manifest.encoder()
+    encoder = Table(str(path)).encoder()
     embeddings = Embeddings(str(path), encoder)
     assert "unheard of" not in embeddings and EMPTY in embeddings
     with pytest.raises(UsageError, match="'unheard of'; run `unisim embed --data"):
@@ -149,8 +154,7 @@ def test_every_key_is_found_however_keys_are_spread(kept, tmp_path):
     path = tmp_path / text_keys("e", len(keys))
     path.parent.mkdir(parents=True)
     np.save(path, keys)
-    embeddings = Embeddings(str(tmp_path), info)
-    found = embeddings._find(texts)
+    found = Keys(str(tmp_path), info).find([text_key(text) for text in texts])
     assert [text for text, row in zip(texts, found, strict=True) if row >= 0] == chosen
     assert all(
         keys[row].tobytes() == text_key(t) for t, row in zip(texts, found, strict=True) if row >= 0
@@ -159,7 +163,7 @@ def test_every_key_is_found_however_keys_are_spread(kept, tmp_path):
 
 def test_keys_that_are_a_pickle_are_not_loaded(path, tmp_path):
     copy = _copy(path, tmp_path)
-    encoder = Table(str(copy)).manifest.encoder()
+    encoder = Table(str(copy)).encoder()
     objects = np.array([{"a": 1}], object)
     np.save(copy / text_keys(encoder.name, encoder.rows), objects, allow_pickle=True)
     with pytest.raises(UsageError, match="cannot be read"):

@@ -7,10 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from trainer import configs
-from trainer.data import Embeddings, ExampleMaker, Table
+from trainer.data import Embeddings, ExampleMaker, Table, select
 from trainer.data.example import pad_tokens
 from trainer.data.fake import FakeSpec, write_fake_table
-from trainer.data.loader import stack
 from trainer.diffusion import diffusion_loss
 from trainer.train import graph_of, init, train_step
 from trainer.train.setup import example_spec, fitted
@@ -23,10 +22,12 @@ _STEPS = 300
 def test_it_drives_the_loss_on_one_batch_below_two_hundredths(tmp_path):
     """Of the average that simulates, over noise that training did not draw."""
     path = str(write_fake_table(tmp_path / "table", spec=FakeSpec()))
-    table, embeddings = Table(path), Embeddings(path, Table(path).manifest.encoder())
+    table = Table(path)
+    embeddings = Embeddings.of(table)
     debug = dataclasses.replace(configs.get("debug"), steps=_STEPS, batch_size=1)
-    config, rows = fitted(debug, embeddings), table.rows("train", "moving")[:1].tolist()
-    batch = stack(ExampleMaker(table, embeddings, example_spec(config)).examples(rows))
+    config = fitted(debug, embeddings)
+    maker = ExampleMaker(table, embeddings, example_spec(config))
+    batch = maker.batch([select(table, "train").by_dataset["moving"][0]])
     batch = jax.tree.map(jnp.asarray, batch)
     tokens, mask = pad_tokens(embeddings.lookup(""), config.tokens)
     graph, empty = graph_of(config.model), (jnp.asarray(tokens), jnp.asarray(mask))

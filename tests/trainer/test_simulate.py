@@ -41,7 +41,7 @@ def run(data, tmp_path_factory):
 
 
 def _simulator(run, data, **changes):
-    embeddings = Embeddings(data, Table(data).manifest.encoder())
+    embeddings = Embeddings.of(Table(data))
     sampler = SamplerSpec(**{"steps": 3, **changes})
     return Simulator(
         run, lambda texts: [embeddings.lookup(t) for t in texts], embeddings.info, sampler
@@ -187,7 +187,7 @@ def test_a_run_without_a_checkpoint_or_with_another_encoder_is_refused(run, data
     (tmp_path / "checkpoints").mkdir()
     with pytest.raises(UsageError, match=r"no complete checkpoint.*unisim train"):
         _simulator(tmp_path, data)
-    info = dataclasses.replace(Table(data).manifest.encoder(), name="other", digest="f" * 32)
+    info = dataclasses.replace(Table(data).encoder(), name="other", digest="f" * 32)
     with pytest.raises(UsageError, match=r"encoder 'fake'.*this is 'other'.*--t5"):
         Simulator(run, lambda texts: [], info)
 

@@ -10,9 +10,9 @@ import pytest
 
 from schemas import UsageError
 from tests.trainer import tiny_run as tiny
-from trainer.data import Embeddings, Table, rows_at
+from trainer.data import Embeddings, Table
 from trainer.train import Checkpoints, abstract, train
-from trainer.train.setup import fitted, order_spec
+from trainer.train.setup import fitted, trained_on
 
 
 def _quiet(_: str) -> None:
@@ -155,15 +155,15 @@ def test_metrics_hold_every_step_and_the_samples_are_those_named(data, straight)
     assert all(np.isfinite([line["loss"], line["grad_norm"]]).all() for line in lines)
     _, place = _state(straight)
     assert place == {"next_index": 6}
-    table = Table(data, "8x16")
-    spec = order_spec(fitted(tiny.CONFIG, Embeddings(data, Table(data).manifest.encoder())))
-    assert set(rows_at(table, spec, place["next_index"])) <= set(table.rows("train"))
+    _, table, order = trained_on(straight)
+    rows = {sample.row for sample in order.batch(place["next_index"])}
+    assert rows <= set(table.rows("train").tolist())
 
 
 def test_a_checkpoint_holds_what_made_it(data, straight):
     with Checkpoints(straight, keep=None) as checkpoints:
         info = checkpoints.info(6)
     table = Table(data)
-    assert info.table == table.digest and info.encoder == table.manifest.encoder()
-    assert info.config == fitted(tiny.CONFIG, Embeddings(data, Table(data).manifest.encoder()))
+    assert info.table == table.digest and info.encoder == table.encoder()
+    assert info.config == fitted(tiny.CONFIG, Embeddings.of(table))
     assert info.fps == 5.0

@@ -11,10 +11,9 @@ import pytest
 from schemas import UsageError
 from tests.trainer import tiny_run as tiny
 from trainer import configs
-from trainer.configs.config import FREE, TrainConfig, differences
-from trainer.data import Embeddings, ExampleMaker, Table
+from trainer.configs.config import FREE, MIXTURE, TrainConfig, differences
+from trainer.data import Embeddings, ExampleMaker, Sample, Table
 from trainer.data.example import pad_tokens
-from trainer.data.loader import stack
 from trainer.train import TrainState, ema_update, graph_of, init, train_step
 from trainer.train.setup import example_spec, fitted
 from trainer.train.step import (
@@ -46,10 +45,12 @@ class Parts:
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory, _compile_once):
     path = tiny.table(tmp_path_factory.mktemp("table"))
-    table, embeddings = Table(path), Embeddings(path, Table(path).manifest.encoder())
+    table = Table(path)
+    embeddings = Embeddings.of(table)
     config = fitted(tiny.CONFIG, embeddings)
     rows = [0, 2, *table.rows("train", "still")[:2]]  # a first row, a later one, images
-    batch = stack(ExampleMaker(table, embeddings, example_spec(config)).examples(rows))
+    maker = ExampleMaker(table, embeddings, example_spec(config))
+    batch = maker.batch([Sample(int(row), 0) for row in rows])
     tokens, mask = pad_tokens(embeddings.lookup(""), config.tokens)
     tokens, mask = pad_tokens(embeddings.lookup(""), config.tokens)
     return Parts(
@@ -172,7 +173,7 @@ def test_free_fields_are_no_difference_and_all_others_are():
     for name, value in old.items():
         if isinstance(value, int | float):
             new = {**old, name: value + 1}
-            assert bool(differences(old, new)) == (name not in FREE), name
+            assert bool(differences(old, new)) == (name not in (*FREE, *MIXTURE)), name
 
 
 def test_senseless_values_and_unknown_names_are_refused():

@@ -11,7 +11,7 @@ from schemas import UsageError
 from tests.trainer import tiny_run as tiny
 from trainer.data import Table, consumed
 from trainer.train import loop
-from trainer.train.setup import order_spec, trained_on
+from trainer.train.setup import trained_on
 
 CONFIG = tiny.config(weights={"moving": 3.0, "still": 1.0}, steps=5)
 
@@ -52,9 +52,9 @@ def ran(table, tmp_path_factory):
 def test_why_equals_what_the_loop_consumed(ran, table):
     out, seen = ran
     assert sorted(seen) == list(range(CONFIG.steps))
-    info, found = trained_on(out)
+    _, found, order = trained_on(out)
     for step, rows in seen.items():
-        samples = consumed(found, order_spec(info.config), step)
+        samples = consumed(found, order, step)
         assert [s.row for s in samples] == rows
         assert [s.chunk.key for s in samples] == [Table(table).key(row) for row in rows]
 

@@ -27,6 +27,8 @@ PAPER_WEIGHTS = {
 # what a run may change when it is resumed: how long, how noisily and where it runs, not what it
 # computes
 FREE = ("steps", "save_every", "keep", "log_every", "read_threads", "model_axis")
+# what it may change too, as its checkpoints tell what it was at each step
+MIXTURE = ("weights", "temperature")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,7 +57,23 @@ class TrainConfig:
 
     weights: dict[str, float] = dataclasses.field(default_factory=dict)
     """Mixture: NAME WEIGHT pairs. Empty weighs all datasets alike; datasets not named get 0.05; 0
-    leaves one out."""
+    leaves one out. A resumed run may have others from then on."""
+
+    temperature: float = 1.0
+    """Of the mixture: weights are raised to its inverse, so that above 1 they are more even. A
+    resumed run may have another from then on."""
+
+    where: str = ""
+    """Only rows that fulfil this condition in SQL on the table's index, such as
+    "source = 'bridge' and num_frames >= 8 and licence != 'CC-BY-NC-4.0'"."""
+
+    exclude: str = ""
+    """A Parquet file of auditors' verdicts: records that they rejected are not shown, not even as
+    history."""
+
+    windows: Literal["actions", "any"] = "actions"
+    """Where samples begin: with a row's action, or at any frame, with the controls of the frames
+    that follow."""
 
     batch_size: int = 256
     """Samples of a step, over all processes."""
@@ -151,8 +169,9 @@ class TrainConfig:
         ):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"{_flag(name)} is {getattr(self, name)}, wanted 0..1")
-        if not self.learning_rate > 0:
-            raise UsageError(f"--learning-rate is {self.learning_rate}, wanted more than 0")
+        for name in ("learning_rate", "temperature"):
+            if not getattr(self, name) > 0:
+                raise UsageError(f"{_flag(name)} is {getattr(self, name)}, wanted more than 0")
         if not 0 <= self.seed < 2**32:
             raise UsageError(f"--seed is {self.seed}, wanted 0..{2**32 - 1}")
         try:
@@ -203,11 +222,12 @@ class TrainConfig:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """What two configs (as of `to_dict`) differ in, "batch_size 8 -> 16", but for `FREE` fields."""
+    """What two configs (as of `to_dict`) differ in, "batch_size 8 -> 16", but for `FREE` fields
+    and the mixture."""
     found = []
     for name in sorted({*old, *new}):
         a, b = old.get(name), new.get(name)
-        if not prefix and name in FREE:
+        if not prefix and name in (*FREE, *MIXTURE):
             continue
         if isinstance(a, Mapping) and isinstance(b, Mapping):
             found += differences(a, b, f"{prefix}{name}.")

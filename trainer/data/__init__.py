@@ -3,7 +3,8 @@
 from trainer.data.embeddings import EMPTY, Embeddings
 from trainer.data.example import Example, ExampleMaker, ExampleSpec, history_offsets
 from trainer.data.loader import batches
-from trainer.data.order import Order, OrderSpec, mixture, rows_at
+from trainer.data.order import Era, Order, OrderSpec, begin, go_on
+from trainer.data.samples import Sample, Samples, select
 from trainer.data.table import Table
 from trainer.data.why import Consumed, consumed
 
@@ -11,15 +12,19 @@ __all__ = [
     "EMPTY",
     "Consumed",
     "Embeddings",
+    "Era",
     "Example",
     "ExampleMaker",
     "ExampleSpec",
     "Order",
     "OrderSpec",
+    "Sample",
+    "Samples",
     "Table",
     "batches",
+    "begin",
     "consumed",
+    "go_on",
     "history_offsets",
-    "mixture",
-    "rows_at",
+    "select",
 ]

@@ -1,5 +1,5 @@
-"""One row of the table as a training example of fixed shape, with the history cut from its
-neighbours.
+"""Samples of the table as training examples of fixed shape, with the history cut from the rows
+before.
 
 A row is p(o_t | h_{t-1}, a_{t-1}) (UniSim, section 2): its frames are the target, its text and its
 controls the action, and the frames that the rows before it end with are the history. An episode's
@@ -7,19 +7,24 @@ first row has no row before it: if it has two frames or more, its first frame is
 rest, with their controls, the target. This is right because row i of `controls` is the motion that
 led to frame i, so frame 0 is where the first motion begins. A row of one frame (an image) is all
 target and has no history.
+
+A sample that begins within a row (`--windows any`) has that row's text for its action. Its target
+goes on into the rows after it as long as they have the same text, each frame with its own controls.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import ml_dtypes
 import numpy as np
 
-from schemas import NUM_SLOTS, Chunk, DataError, UsageError
+from schemas import NUM_SLOTS
 from trainer.data.embeddings import Embeddings
+from trainer.data.samples import Sample, Windows
+from trainer.data.stored import Stored
 from trainer.data.table import Table
 
 Example = dict[str, np.ndarray]
@@ -42,14 +47,16 @@ class ExampleSpec:
     """The fixed shape of an example.
 
     Attributes:
-        frames: T, target frames; shorter rows are padded, of longer ones the first T are used.
+        frames: T, target frames; shorter samples are padded, of longer ones the first T are used.
         history: offsets of the history's frames, oldest first; see `history_offsets`.
         tokens: L, of the action text; longer texts are cut.
+        windows: whether targets end with their row ("actions") or go on after it ("any").
     """
 
     frames: int
     history: tuple[int, ...]
     tokens: int
+    windows: Windows = "actions"
 
 
 def past_frames(frames: np.ndarray, offsets: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -79,87 +86,167 @@ def pad_tokens(embedding: np.ndarray, tokens: int) -> tuple[np.ndarray, np.ndarr
 
 
 class ExampleMaker:
-    """Makes the examples of rows. It may be shared by threads.
+    """Makes the examples of samples. It may be shared by threads.
 
     An example is a mapping of arrays: T target frames, k history frames, L tokens, S slots.
 
     ```
     row           int64 []           number of the row in the table
+    begin         int32 []           where in it the target begins, as of `Sample`
     frames        uint8 [T, h, w, 3] frame_mask   bool [T]
     history       uint8 [k, h, w, 3] history_mask bool [k]   oldest first, zeros where absent
     tokens        bfloat16 [L, d]    token_mask   bool [L]
     controls      int32 [T, S]       control_mask bool [S]   bins of the motion to each frame
     ```
+
+    Args:
+        rejected: rows that no example may show; an episode begins anew after one, and ends before.
     """
 
-    def __init__(self, table: Table, embeddings: Embeddings, spec: ExampleSpec):
+    def __init__(
+        self,
+        table: Table,
+        embeddings: Embeddings,
+        spec: ExampleSpec,
+        rejected: frozenset[int] = frozenset(),
+    ):
         self.table = table
         self.embeddings = embeddings
         self.spec = spec
+        self._rejected = rejected
 
-    def examples(self, rows: Sequence[int]) -> list[Example]:
-        """The examples of rows; every record they need is read once.
+    def example(self, row: int, begin: int = 0) -> Example:
+        """The example of one sample. Raises as `batch`."""
+        return {name: value[0] for name, value in self.batch([Sample(int(row), begin)]).items()}
+
+    def batch(self, samples: Sequence[Sample]) -> Example:
+        """The examples of samples, stacked: every array has a leading dimension of samples.
 
         Raises:
             UsageError: if a record or an embedding is missing or damaged.
         """
-        rows = [int(row) for row in rows]
-        before = {row: list(self._reach(row)) for row in rows}
-        needed = sorted({*rows, *(r for reach in before.values() for r in reach)})
-        chunks = dict(zip(needed, self.table.chunks(needed), strict=True))
-        return [self._example(row, before[row], chunks) for row in rows]
-
-    def _reach(self, row: int) -> Iterator[int]:
-        """Rows before, newest first, until the farthest history frame is among them."""
-        missing = max(self.spec.history, default=0)
-        while missing > 0 and (row := self.table.previous(row)) is not None:  # type: ignore[assignment]
-            yield row
-            missing -= int(self.table.columns.num_frames[row])
-
-    def _example(self, row: int, before: list[int], chunks: Mapping[int, Chunk]) -> Example:
-        chunk, spec = chunks[row], self.spec
-        past, begin = self._past([chunks[r] for r in reversed(before)]), 0
-        if not before and self.table.previous(row) is None and chunk.num_frames > 1:
-            past, begin = self._pixels(chunk, 0, 1), 1
-        n = min(chunk.num_frames - begin, spec.frames)
-        frames = np.zeros((spec.frames, *past.shape[1:]), np.uint8)
-        frames[:n] = self._pixels(chunk, begin, begin + n)
-        controls = np.zeros((spec.frames, NUM_SLOTS), np.int32)
-        controls[:n] = chunk.control_bins[begin : begin + n]
-        history, history_mask = past_frames(past, spec.history)
-        tokens, token_mask = pad_tokens(self.embeddings.lookup(chunk.text), spec.tokens)
-        return {
-            "row": np.int64(row),  # type: ignore[dict-item]
-            "frames": frames,
-            "frame_mask": np.arange(spec.frames) < n,
-            "history": history,
-            "history_mask": history_mask,
-            "tokens": tokens.astype(ml_dtypes.bfloat16),
-            "token_mask": token_mask,
-            "controls": controls,
-            "control_mask": chunk.control_mask,
+        n, spec, tier = len(samples), self.spec, self.table.tier
+        size = (tier.height, tier.width, 3)
+        batch = {
+            "row": np.array([sample.row for sample in samples], np.int64),
+            "begin": np.array([sample.begin for sample in samples], np.int32),
+            # what stays unread is zeroed below: it is little
+            "frames": np.empty((n, spec.frames, *size), np.uint8),
+            "frame_mask": np.zeros((n, spec.frames), bool),
+            "history": np.empty((n, len(spec.history), *size), np.uint8),
+            "history_mask": np.zeros((n, len(spec.history)), bool),
+            "tokens": np.zeros((n, spec.tokens, self.embeddings.info.width), ml_dtypes.bfloat16),
+            "token_mask": np.zeros((n, spec.tokens), bool),
+            "controls": np.zeros((n, spec.frames, NUM_SLOTS), np.int32),
+            "control_mask": np.zeros((n, NUM_SLOTS), bool),
         }
+        records: dict[int, Stored] = {}
+        for i, sample in enumerate(samples):
+            self._fill({name: value[i] for name, value in batch.items()}, sample, records)
+        self._fill_tokens(batch, [records[sample.row] for sample in samples], samples)
+        return batch
 
-    def _past(self, chunks: list[Chunk]) -> np.ndarray:
-        """The last frames of consecutive chunks, as many as the history reaches back."""
-        tier, left = self.table.tier, max(self.spec.history, default=0)
-        parts = [np.zeros((0, tier.height, tier.width, 3), np.uint8)]
-        for chunk in reversed(chunks):
-            n = chunk.num_frames
-            parts.insert(1, self._pixels(chunk, max(0, n - left), n))
-            left -= n
-        return np.concatenate(parts)
+    def _fill(self, example: Example, sample: Sample, records: dict[int, Stored]) -> None:
+        """All but the tokens of one example."""
+        row = sample.row
+        first = self._record(row, records)
+        follows = self._before(row, records) is not None
+        begin = sample.begin + (not follows and first.num_frames > 1)
+        with self.table.reading(row):
+            example["control_mask"][:] = first.control_mask
+        done = self._fill_target(example, row, begin, records)
+        example["frames"][done:] = 0
+        example["frame_mask"][:done] = True
+        self._fill_history(example, row, begin, records)
 
-    def _pixels(self, chunk: Chunk, begin: int, end: int) -> np.ndarray:
-        """Some of a chunk's frames, uint8 `[end - begin, h, w, 3]`; only they are decoded."""
-        tier = self.table.tier
-        try:
-            pixels = dataclasses.replace(chunk, frames=chunk.frames[begin:end]).pixels()
-            if pixels.shape[1:] != (tier.height, tier.width, 3):
-                raise DataError(f"frames are {pixels.shape[1:]}, wanted {tier.name}")
-        except (DataError, ValueError) as e:
-            raise UsageError(
-                f"{self.table.path}: {chunk.key} does not decode ({e}); run `unisim audit` on the"
-                " table, then prepare it again"
-            ) from e
-        return pixels
+    def _fill_target(self, example: Example, row: int, begin: int, records) -> int:
+        """The target's frames and their controls; returns how many there are."""
+        text_key, done = None, 0
+        while True:
+            record = self._record(row, records)
+            with self.table.reading(row):
+                n = min(record.num_frames - begin, self.spec.frames - done)
+                if n <= 0:
+                    raise ValueError(f"it has {record.num_frames} frames, wanted one at {begin}")
+                record.read_frames(begin, example["frames"][done : done + n])
+                example["controls"][done : done + n] = record.control_bins[begin : begin + n]
+                done += n
+                if self.spec.windows == "actions" or done == self.spec.frames:
+                    return done
+                text_key = text_key or record.text_key
+            following = self._after(row, records)
+            if following is None:
+                return done
+            with self.table.reading(row + 1):
+                if following.text_key != text_key:
+                    return done
+            row, begin = row + 1, 0
+
+    def _fill_history(self, example: Example, row: int, begin: int, records) -> None:
+        """The frames before the target, row by row backwards, neighbours in one read."""
+        history, offsets = example["history"], self.spec.history
+        i, low = len(offsets), -begin  # of those left, and where the row begins from the target on
+        record: Stored | None = self._record(row, records)
+        while i:
+            inside = i
+            while inside and -offsets[inside - 1] >= low:
+                inside -= 1
+            for start, stop in _runs(offsets, inside, i):
+                with self.table.reading(row):
+                    record.read_frames(-offsets[start] - low, history[start:stop])
+            example["history_mask"][inside:i] = True
+            i = inside
+            if i:
+                record = self._before(row, records)
+                if record is None:
+                    break
+                row, low = row - 1, low - record.num_frames
+        history[:i] = 0
+
+    def _record(self, row: int, records: dict[int, Stored]) -> Stored:
+        if row not in records:
+            with self.table.reading(row):
+                records[row] = self.table.stored(row)
+        return records[row]
+
+    def _before(self, row: int, records) -> Stored | None:
+        """The record before in the same episode, if there is one."""
+        with self.table.reading(row):
+            if self._record(row, records).is_first or row - 1 in self._rejected:
+                return None
+        return self._neighbour(row, row - 1, records)
+
+    def _after(self, row: int, records) -> Stored | None:
+        """The record after in the same episode, if there is one."""
+        with self.table.reading(row):
+            if self._record(row, records).is_last or row + 1 in self._rejected:
+                return None
+        return self._neighbour(row, row + 1, records)
+
+    def _neighbour(self, row: int, other: int, records) -> Stored:
+        found = self._record(other, records)
+        with self.table.reading(other):
+            if found.episode_id != self._record(row, records).episode_id:
+                raise ValueError(f"it is not of episode {self._record(row, records).episode_id!r}")
+        return found
+
+    def _fill_tokens(self, batch: Example, records: list[Stored], samples) -> None:
+        keys = []
+        for record, sample in zip(records, samples, strict=True):
+            with self.table.reading(sample.row):
+                keys.append(record.text_key)
+        found = self.embeddings.of_keys(keys)
+        for i, key in enumerate(keys):
+            if key not in found:
+                raise self.embeddings.missing(records[i].text)
+            n = min(len(found[key]), self.spec.tokens)
+            batch["tokens"][i, :n] = found[key][:n]
+            batch["token_mask"][i, :n] = True
+
+
+def _runs(offsets: Sequence[int], start: int, stop: int) -> Iterator[tuple[int, int]]:
+    """Places `start` to `stop` of offsets, in parts whose frames are neighbours."""
+    for i in range(start, stop):
+        if i + 1 == stop or offsets[i + 1] != offsets[i] - 1:
+            yield start, i + 1
+            start = i + 1

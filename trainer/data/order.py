@@ -1,9 +1,12 @@
-"""The order of samples: a function of (table, weights, seed, position) alone.
+"""The order of samples: a function of (samples, weights, seed, position) alone.
 
-Which rows the batch of step n holds can be named without reading pixels or replaying the steps
+Which samples the batch of step n holds can be named without reading pixels or replaying the steps
 before, and depends neither on threads nor on the number of processes. Datasets are interleaved in
 proportion to their weights, never a whole sample away from them, and each is shuffled anew in each
-of its epochs. Nothing is kept but the rows of the split and one short schedule.
+of its epochs. Nothing is kept but one short schedule.
+
+When a run is resumed with other weights, a new era begins: datasets go on in their epochs where
+they were, and take turns by the new weights from then on.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import numpy as np
 
 from schemas import UsageError
 from schemas.record import digest
-from trainer.data.table import Table
+from trainer.data.samples import Sample, Samples
 
 OTHER_WEIGHT = 0.05
 _PERIOD = 10_000
@@ -29,66 +32,136 @@ class OrderSpec:
     """What fixes the order of samples.
 
     Attributes:
-        split: "train", "val" or "test".
         weights: dataset name -> mixture weight; empty weighs all alike. A dataset that it does not
             name weighs `OTHER_WEIGHT`, a weight of 0 leaves the dataset out, and datasets that the
             table lacks are ignored.
+        temperature: weights are raised to its inverse: above 1 they are more even.
         batch_size: samples of a step, over all processes.
         seed: of the shuffles, 0..2^32-1.
     """
 
-    split: str
     weights: Mapping[str, float]
     batch_size: int
     seed: int
+    temperature: float = 1.0
 
 
-def mixture(table: Table, spec: OrderSpec) -> dict[str, float]:
-    """Share of each dataset in the samples, adding up to 1; those without rows are left out.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Era:
+    """The steps from one on, as long as nothing changes.
 
-    Shares are whole multiples of 1/n for some n up to 10,000; weights that are none are rounded.
+    Attributes:
+        step: the first of them.
+        batch_size, seed: as of `OrderSpec`.
+        turns: of each dataset in a period.
+        drawn: how many samples each had given before.
+        shuffle: how often the samples themselves have changed; their epochs began anew then.
+    """
+
+    step: int
+    batch_size: int
+    seed: int
+    turns: dict[str, int]
+    drawn: dict[str, int]
+    shuffle: int = 0
+
+    def shares(self) -> dict[str, float]:
+        """Of each dataset in the samples, adding up to 1."""
+        return {name: turns / sum(self.turns.values()) for name, turns in self.turns.items()}
+
+    def drawn_at(self, step: int) -> dict[str, int]:
+        """How many samples each dataset has given before a step of this era."""
+        turns, _ = schedule(tuple(self.turns.values()))
+        periods, at = divmod((step - self.step) * self.batch_size, len(turns))
+        given = dict(self.drawn)
+        for i, (name, per_period) in enumerate(self.turns.items()):
+            inside = int(np.count_nonzero(turns[:at] == i))
+            given[name] = given.get(name, 0) + periods * per_period + inside
+        return given
+
+
+def begin(samples: Samples, spec: OrderSpec) -> Era:
+    """The first era.
+
+    Turns are in proportion to the weights, which are rounded if they are no whole multiples of 1/n
+    for any n up to 10,000.
 
     Raises:
-        UsageError: if a weight is negative or there is nothing to draw from, or less than a batch.
+        UsageError: if a weight is senseless, there is nothing to draw from, or less than a batch.
     """
-    counts = _counts(table, spec)
-    return {name: count / sum(counts.values()) for name, count in counts.items()}
+    turns = _turns(samples, spec)
+    return Era(step=0, batch_size=spec.batch_size, seed=spec.seed, turns=turns, drawn={})
+
+
+def go_on(
+    eras: Sequence[Era], step: int, samples: Samples, spec: OrderSpec, *, changed: bool
+) -> tuple[Era, ...]:
+    """The eras of a run that is resumed at a step: one more if the order is another from now on.
+
+    Args:
+        eras: until now.
+        samples, spec: from now on.
+        changed: whether the samples themselves are others than before.
+
+    Raises:
+        UsageError: as `begin`.
+    """
+    last, new = eras[-1], begin(samples, spec)
+    same = ("batch_size", "seed", "turns")
+    if not changed and all(getattr(last, name) == getattr(new, name) for name in same):
+        return tuple(eras)
+    afresh = changed or last.seed != new.seed
+    drawn = {} if afresh else last.drawn_at(step)
+    new = dataclasses.replace(new, step=step, drawn=drawn, shuffle=last.shuffle + changed)
+    return (*(era for era in eras if era.step < step), new)
 
 
 class Order:
-    """The row numbers of all samples, one after another, without end. Raises as `mixture`.
+    """The samples of all steps, without end.
 
     Args:
-        table: whose rows are drawn.
-        spec: how.
+        samples: which are drawn; of eras with another `shuffle` than the last they were others.
+        eras: one after another.
     """
 
-    def __init__(self, table: Table, spec: OrderSpec):
-        counts = _counts(table, spec)
-        self._rows = [table.rows(spec.split, name) for name in counts]
-        self._seeds = [_seed(spec.seed, name) for name in counts]
-        self._schedule, self._before = schedule(tuple(counts.values()))
-        self._per_period = list(counts.values())
+    def __init__(self, samples: Samples, eras: Sequence[Era]):
+        self.samples, self.eras = samples, tuple(eras)
 
-    def rows(self, positions: Sequence[int] | np.ndarray) -> np.ndarray:
-        """int64 `[n]`: the rows of the samples at these positions, each from 0 up."""
-        return np.array([self._row(int(position)) for position in positions], np.int64)
+    @property
+    def batch_size(self) -> int:
+        """Of the last era."""
+        return self.eras[-1].batch_size
 
-    def _row(self, position: int) -> int:
-        period, at = divmod(position, len(self._schedule))
-        dataset = self._schedule[at]
-        rows = self._rows[dataset]
-        drawn = period * self._per_period[dataset] + int(self._before[at])
-        epoch, index = divmod(drawn, len(rows))
-        seed = (self._seeds[dataset] + epoch) % 2**32
+    def era(self, step: int) -> Era:
+        """That of a step."""
+        return next((e for e in reversed(self.eras) if e.step <= step), self.eras[0])
+
+    def batch(self, step: int, places: Sequence[int] | None = None) -> list[Sample]:
+        """The samples of a step's batch.
+
+        Args:
+            places: which of them, each from 0 up; None is all.
+        """
+        era = self.era(step)
+        places = range(era.batch_size) if places is None else places
+        first = (step - era.step) * era.batch_size
+        names, counts = list(era.turns), list(era.turns.values())
+        turns, before = schedule(tuple(counts))
+        found = []
+        for place in places:
+            period, at = divmod(first + place, len(turns))
+            dataset = turns.item(at)
+            drawn = period * counts[dataset] + before.item(at)
+            found.append(self._drawn(era, names[dataset], drawn))
+        return found
+
+    def _drawn(self, era: Era, dataset: str, number: int) -> Sample:
+        """The sample that a dataset gives when it gives that many-th of an era, from 0 up."""
+        samples = self.samples.by_dataset[dataset]
+        epoch, index = divmod(era.drawn.get(dataset, 0) + number, len(samples))
+        seed = (_seed(era.seed, dataset, era.shuffle) + epoch) % 2**32
         shuffle = grain.experimental.index_shuffle
-        return int(rows[shuffle(index, max_index=len(rows) - 1, seed=seed, rounds=_ROUNDS)])
-
-
-def rows_at(table: Table, spec: OrderSpec, step: int) -> np.ndarray:
-    """int64 `[batch_size]`: the rows of the batch of one step, over all processes."""
-    first = step * spec.batch_size
-    return Order(table, spec).rows(range(first, first + spec.batch_size))
+        return samples[shuffle(index, max_index=len(samples) - 1, seed=seed, rounds=_ROUNDS)]
 
 
 @functools.lru_cache(maxsize=8)
@@ -120,26 +193,28 @@ def schedule(counts: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     return turns, before
 
 
-def _counts(table: Table, spec: OrderSpec) -> dict[str, int]:
-    """Turns of each dataset in a period, by name. Raises as `mixture`."""
+def _turns(samples: Samples, spec: OrderSpec) -> dict[str, int]:
+    """Turns of each dataset in a period, by name. Raises as `begin`."""
     for name, weight in spec.weights.items():
         if not (np.isfinite(weight) and weight >= 0):
             raise UsageError(f"weight of {name} is {weight}, wanted a number from 0 up")
-    rows = {name: len(table.rows(spec.split, name)) for name in table.datasets}
+    if not (np.isfinite(spec.temperature) and spec.temperature > 0):
+        raise UsageError(f"--temperature is {spec.temperature}, wanted more than 0")
+    counts = {name: len(found) for name, found in samples.by_dataset.items()}
     weights = {
         name: spec.weights.get(name, OTHER_WEIGHT if spec.weights else 1.0)
-        for name, count in rows.items()
+        for name, count in counts.items()
         if count
     }
-    weights = {name: weight for name, weight in weights.items() if weight}
-    available = sum(rows[name] for name in weights)
+    weights = {name: w ** (1 / spec.temperature) for name, w in weights.items() if w}
+    available = sum(counts[name] for name in weights)
     if available < spec.batch_size or not available:
         raise UsageError(
-            f"{table.path}: split {spec.split} has {available} samples in the datasets that have a"
-            f" weight, fewer than a batch of {spec.batch_size}; lower --batch-size, or prepare"
-            " more data"
+            f"{available} samples are there in the datasets that have a weight, fewer than a batch"
+            f" of {spec.batch_size}; lower --batch-size, widen --where, or prepare more data"
         )
-    return dict(zip(weights, whole_shares(list(weights.values())), strict=True))
+    names = sorted(weights)  # as JSON may store them
+    return dict(zip(names, whole_shares([weights[name] for name in names]), strict=True))
 
 
 def whole_shares(weights: Sequence[float]) -> list[int]:
@@ -153,6 +228,8 @@ def whole_shares(weights: Sequence[float]) -> list[int]:
     return np.maximum(np.round(total * shares), 1).astype(int).tolist()
 
 
-def _seed(seed: int, dataset: str) -> int:
+@functools.lru_cache(maxsize=1024)
+def _seed(seed: int, dataset: str, shuffle: int) -> int:
     """A dataset's own seed: neighbouring seeds and equal lengths must not give equal shuffles."""
-    return int.from_bytes(digest(f"{seed}/{dataset}".encode())[:4], "little")
+    name = f"{seed}/{dataset}/{shuffle}" if shuffle else f"{seed}/{dataset}"
+    return int.from_bytes(digest(name.encode())[:4], "little")

@@ -1,103 +1,123 @@
-"""`Table`: a prepared table on disk, with random access to its rows."""
+"""`Table`: prepared tables on disk as one, with random access to their rows."""
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.dataset
 
-from schemas import Chunk, DataError, Manifest, Tier, UsageError, decode, did_you_mean
-from schemas.columns import INDEX_SCHEMA
+from schemas import (
+    Chunk,
+    DataError,
+    DatasetInfo,
+    EncoderInfo,
+    Manifest,
+    Tier,
+    UsageError,
+    decode,
+    did_you_mean,
+)
 from schemas.record import digest
 from schemas.table import MANIFEST, SPLITS, frames_file, index_file
 from trainer.data import files
-from trainer.data.records import Records
-
-_COLUMNS = [
-    "dataset",
-    "split",
-    "episode_id",
-    "step",
-    "num_frames",
-    "fps",
-    "is_first",
-    "shard",
-    "position",
-]
+from trainer.data.records import Records, reading
+from trainer.data.stored import Stored
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Columns:
-    """The index as arrays `[n]`, one value per row, a few dozen bytes together.
+class Span:
+    """The rows of one split of one dataset of one table: neighbours, shard after shard.
 
     Attributes:
-        dataset: int16, place in `manifest.datasets`.
-        split: int8, place in `schemas.table.SPLITS`.
-        episode: int32, place in `episode_ids`.
-        step: int32, of the chunk in its episode.
-        num_frames: int16.
-        fps: float32, 0 for a still image.
-        is_first: bool.
-        shard: int32, position: int64: where the record is, in every tier.
-        episode_ids: the distinct ids.
+        root: the table's folder.
+        dataset: in that table.
+        split: its name.
+        rows: their numbers.
+        starts: of each shard among them, and their number: `[shards + 1]`.
     """
 
-    dataset: np.ndarray
-    split: np.ndarray
-    episode: np.ndarray
-    step: np.ndarray
-    num_frames: np.ndarray
-    fps: np.ndarray
-    is_first: np.ndarray
-    shard: np.ndarray
-    position: np.ndarray
-    episode_ids: pa.StringArray
+    root: str
+    dataset: DatasetInfo
+    split: str
+    rows: range
+    starts: list[int]
+
+    def file(self, shard: int, tier: Tier) -> str:
+        """Where the records of a shard are."""
+        d = self.dataset
+        name = frames_file(tier, d.name, d.version, self.split, shard, d.num_shards)
+        return f"{self.root}/{name}"
+
+    def index_files(self) -> list[str]:
+        """The parts of the index that tell of its rows, and of the other splits' too."""
+        d = self.dataset
+        return [f"{self.root}/{index_file(d.name, k, d.num_shards)}" for k in range(d.num_shards)]
 
 
 class Table:
-    """A committed table. Rows have numbers 0..n-1, in order of dataset, split, shard and position.
+    """A committed table, or several as one. Rows have numbers 0..n-1, in order of table, dataset,
+    split, shard and position.
 
-    The numbers depend on the table alone, not on how or by how many workers it was written; rows of
-    one episode are neighbours. Many threads may read at once, and a table may be pickled.
+    The numbers depend on the tables alone, not on how or by how many workers they were written;
+    rows of one episode are neighbours. Nothing is kept per row: where a row is follows from what
+    the manifest counts, and what it is from its record. Datasets of one name are one, whatever
+    table they are in. Many threads may read at once, and a table may be pickled.
 
     Args:
-        path: the folder that `unisim prepare` wrote, or its URI.
-        tier: which resolution to read, "24x40" or "24x40:raw"; None is the manifest's first.
+        paths: the folder that `unisim prepare` wrote, or its URI; or several.
+        tier: which resolution to read, "24x40" or "24x40:raw"; None is the first manifest's first.
 
     Raises:
-        UsageError: if there is no manifest, or it does not fit the index, or has no such tier.
+        UsageError: if there is no manifest, or it has no such tier.
     """
 
-    def __init__(self, path: str, tier: str | None = None):
-        self.path = str(path).rstrip("/")
-        name = f"{self.path}/{MANIFEST}"
-        try:
-            data = files.read(name)
-        except (FileNotFoundError, NotADirectoryError) as e:
+    def __init__(self, paths: str | Sequence[str], tier: str | None = None):
+        roots = [paths] if isinstance(paths, str) else list(paths)
+        self.paths = [str(path).rstrip("/") for path in roots]
+        self.path = " + ".join(self.paths)
+        self.manifests = [_manifest(path) for path in self.paths]
+        tiers = [
+            _tier(path, manifest, tier)
+            for path, manifest in zip(self.paths, self.manifests, strict=True)
+        ]
+        self.tier = tiers[0]
+        if len(set(tiers)) > 1:
             raise UsageError(
-                f"{self.path}: no {MANIFEST}, so this is no prepared table, or one that is not"
-                " complete; run `unisim prepare` to its end (a second run resumes) and pass its"
-                " output folder"
-            ) from e
-        self.manifest = Manifest.from_json(data.decode(errors="replace"), name)
+                f"{self.path}: have {', '.join(map(str, tiers))}; name one with --tier"
+            )
         # the same when embeddings are added: a run may go on from before
-        self.digest = digest(self.manifest.without_text().encode()).hex()
-        self.tier = self._tier(tier)
-        self.columns = self._read_index()
-        self._continues = _continues(self.columns, self.path)
-        self._records = Records()
+        digests = [digest(manifest.without_text().encode()) for manifest in self.manifests]
+        self.digest = (digests[0] if len(digests) == 1 else digest(b"".join(digests))).hex()
+        self.spans = list(_spans(self.paths, self.manifests))
+        self._firsts = [span.rows.start for span in self.spans]
+        self._files: dict[tuple[int, int], str] = {}  # names that were asked for
+        self._whole, self._parts = Records(), Records(in_place=True)
 
     def __len__(self) -> int:
-        return len(self.columns.step)
+        return self.spans[-1].rows.stop if self.spans else 0
 
     @property
     def datasets(self) -> list[str]:
-        """Names of the datasets, in the manifest's order."""
-        return [d.name for d in self.manifest.datasets]
+        """Names of the datasets, in the manifests' order."""
+        return list(dict.fromkeys(d.name for m in self.manifests for d in m.datasets))
+
+    def spans_of(self, split: str, dataset: str | None = None) -> list[Span]:
+        """Where a split's rows are, and of one dataset if it is named.
+
+        Raises:
+            UsageError: for a name that does not exist.
+        """
+        _check(split, list(SPLITS), "split", self.path)
+        if dataset is not None:
+            _check(dataset, self.datasets, "dataset", self.path)
+        return [s for s in self.spans if s.split == split and dataset in (None, s.dataset.name)]
+
+    def count(self, split: str, dataset: str | None = None) -> int:
+        """How many rows `rows` would have."""
+        return sum(len(span.rows) for span in self.spans_of(split, dataset))
 
     def rows(self, split: str, dataset: str | None = None) -> np.ndarray:
         """int64 row numbers of a split, and of one dataset if it is named; may be empty.
@@ -105,25 +125,51 @@ class Table:
         Raises:
             UsageError: for a name that does not exist.
         """
-        chosen = self.columns.split == _place(split, list(SPLITS), "split", self.path)
-        if dataset is not None:
-            chosen &= self.columns.dataset == _place(dataset, self.datasets, "dataset", self.path)
-        return np.flatnonzero(chosen)
+        parts = [np.arange(s.rows.start, s.rows.stop) for s in self.spans_of(split, dataset)]
+        return np.concatenate([np.zeros(0, np.int64), *parts])
 
-    def previous(self, row: int) -> int | None:
-        """The row before in the same episode, or None if the row is the episode's first."""
-        return row - 1 if self._continues[row] else None
+    def place(self, row: int) -> tuple[str, int]:
+        """The file of a row's record, and its position there; both are the same at every tier but
+        for the folder."""
+        at = bisect.bisect_right(self._firsts, row) - 1
+        span = self.spans[at]
+        inside = row - span.rows.start
+        shard = bisect.bisect_right(span.starts, inside) - 1
+        path = self._files.get((at, shard))
+        if path is None:
+            path = self._files[at, shard] = span.file(shard, self.tier)
+        return path, inside - span.starts[shard]
+
+    def encoder(self, name: str | None = None) -> EncoderInfo:
+        """An encoder of whose embeddings every table has some; None is the first table's own.
+
+        Raises:
+            UsageError: if a table has none of that encoder.
+        """
+        first = self.manifests[0].encoder(name)
+        for path, manifest in zip(self.paths[1:], self.manifests[1:], strict=True):
+            if not any(first.same_rows(encoder) for encoder in manifest.encoders):
+                raise UsageError(
+                    f"{path}: has no embeddings by {first.name} of {self.paths[0]}; add them with"
+                    " `unisim embed`, or choose another --encoder"
+                )
+        return first
 
     def key(self, row: int) -> str:
-        """`dataset/episode_id/step`, the row's name."""
-        c = self.columns
-        episode = c.episode_ids[int(c.episode[row])].as_py()
-        return f"{self.datasets[c.dataset[row]]}/{episode}/{c.step[row]}"
+        """`dataset/episode_id/step`, the row's name, from its record. Raises as `chunks`."""
+        return self.chunk(row).key
 
     def fps(self) -> float:
-        """The most common frame rate of its videos; 5 if there are only images."""
-        rates, counts = np.unique(self.columns.fps[self.columns.fps > 0], return_counts=True)
-        return float(rates[counts.argmax()]) if len(rates) else 5.0
+        """The most common frame rate of its videos; 5 if there are only images. A dataset has one
+        rate for all of its videos, so the first row of each tells it."""
+        seen = {s.dataset.name: s.rows.start for s in reversed(self.spans) if s.rows}
+        counts: dict[float, int] = {}
+        for name, row in seen.items():
+            if (fps := self.chunk(row).fps) > 0:
+                counts[fps] = counts.get(fps, 0) + sum(
+                    len(s.rows) for s in self.spans if s.dataset.name == name
+                )
+        return max(counts, key=lambda fps: (counts[fps], -fps), default=5.0)
 
     def chunk(self, row: int) -> Chunk:
         """The record of a row, frames still encoded. Raises as `chunks`."""
@@ -135,142 +181,93 @@ class Table:
         Raises:
             UsageError: if a file or a record is damaged.
         """
-        by_file: dict[str, list[int]] = {}
-        for row in dict.fromkeys(rows):
-            by_file.setdefault(self._file(row), []).append(row)
+        by_file: dict[str, list[tuple[int, int]]] = {}
+        for row in dict.fromkeys(map(int, rows)):
+            path, position = self.place(row)
+            by_file.setdefault(path, []).append((row, position))
         found: dict[int, Chunk] = {}
         for path, members in by_file.items():
-            records = self._records.read(path, self.columns.position[members].tolist())
-            found |= {
-                row: self._decode(row, path, data)
-                for row, data in zip(members, records, strict=True)
-            }
-        return [found[row] for row in rows]
+            positions = [position for _, position in members]
+            records = self._whole.read(path, positions)
+            for (row, position), data in zip(members, records, strict=True):
+                found[row] = self._decode(row, path, position, data)
+        return [found[int(row)] for row in rows]
 
-    def _decode(self, row: int, path: str, data: bytes) -> Chunk:
+    def stored(self, row: int) -> Stored:
+        """A row's record, to be read in parts, straight from its file where that allows it; then
+        no digest is checked. Best within `reading`.
+
+        Raises:
+            DataError, ValueError, IndexError, OSError, RuntimeError: if it is missing or damaged.
+        """
+        path, position = self.place(row)
+        return Stored(self._parts.record(path, position), self.tier)
+
+    def reading(self, row: int) -> reading:
+        """A context that turns what goes wrong with a row's record into a UsageError."""
+
+        def place():
+            path, position = self.place(row)
+            return path, [position]
+
+        return reading(place)
+
+    def _decode(self, row: int, path: str, position: int, data: bytes) -> Chunk:
+        span = self.spans[bisect.bisect_right(self._firsts, row) - 1]
         try:
             chunk = decode(data, self.tier)
+            if (chunk.dataset, chunk.split) != (span.dataset.name, span.split):
+                raise DataError(f"it is {chunk.key} of split {chunk.split}")
         except DataError as e:
             raise UsageError(
-                f"{path}: record {self.columns.position[row]} is not {self.key(row)} ({e});"
-                " run `unisim audit` on the table, then prepare it again"
+                f"{path}: record {position} is none of {span.dataset.name}, split {span.split}"
+                f" ({e}); run `unisim audit` on the table, then prepare it again"
             ) from e
-        if chunk.key != self.key(row) or chunk.num_frames != self.columns.num_frames[row]:
-            raise UsageError(
-                f"{path}: record {self.columns.position[row]} is {chunk.key} with"
-                f" {chunk.num_frames} frames, but the index says {self.key(row)} with"
-                f" {self.columns.num_frames[row]}; run `unisim audit` on the table"
-            )
         return chunk
 
-    def _file(self, row: int) -> str:
-        c = self.columns
-        d = self.manifest.datasets[c.dataset[row]]
-        name = frames_file(
-            self.tier, d.name, d.version, SPLITS[c.split[row]], int(c.shard[row]), d.num_shards
-        )
-        return f"{self.path}/{name}"
 
-    def _tier(self, wanted: str | None) -> Tier:
-        tiers = {t.name: t for t in map(Tier.parse, self.manifest.tiers)}
-        if wanted is None:
-            return next(iter(tiers.values()))
-        name = wanted.partition(":")[0]
-        if name not in tiers or wanted not in (name, str(tiers[name])):
-            have = ", ".join(map(str, tiers.values()))
-            raise UsageError(
-                f"{self.path}: has no tier {wanted!r}, it has {have}; name one of them with --tier,"
-                " or prepare the table with that tier"
-            )
-        return tiers[name]
-
-    def _read_index(self) -> Columns:
-        filesystem, root = files.locate(self.path)
-        parts = [
-            f"{root}/{index_file(d.name, shard, d.num_shards)}"
-            for d in self.manifest.datasets
-            for shard in range(d.num_shards)
-        ]
-        try:
-            index = pyarrow.dataset.dataset(parts, schema=INDEX_SCHEMA, filesystem=filesystem)
-            columns = _sorted(index.to_table(columns=_COLUMNS), self.datasets)
-        except (OSError, pa.ArrowInvalid, pa.ArrowTypeError) as e:
-            raise UsageError(
-                f"{self.path}: the index cannot be read ({str(e).splitlines()[0]}); restore the"
-                " folder, or prepare the table again"
-            ) from e
-        counts = np.bincount(columns.dataset, minlength=len(self.datasets))
-        for d, count in zip(self.manifest.datasets, counts, strict=True):
-            if count != d.chunks:
-                raise UsageError(
-                    f"{self.path}: the index has {count} rows of {d.name}, the manifest says"
-                    f" {d.chunks}; the folder is not what was committed: run `unisim audit` on it"
-                )
-        return columns
-
-
-def _sorted(table: pa.Table, datasets: list[str]) -> Columns:
-    """The index's rows in the table's order. Raises ArrowInvalid for an unknown dataset or split.
-
-    Texts are turned into numbers first: a Python object per row would cost gigabytes.
-    """
-
-    def code(name: str, known: Sequence[str]) -> np.ndarray:
-        codes = pc.index_in(table[name], value_set=pa.array(known))  # type: ignore[attr-defined]
-        if codes.null_count:
-            raise pa.ArrowInvalid(f"a {name} is none of {', '.join(known)}")
-        return codes.to_numpy()
-
-    def numbers(name: str, dtype: type) -> np.ndarray:
-        return table[name].to_numpy().astype(dtype)[order]
-
-    dataset, split = code("dataset", datasets), code("split", SPLITS)
-    keys = (table["position"].to_numpy(), table["shard"].to_numpy(), split, dataset)
-    order = np.lexsort(keys)
-    episodes = table["episode_id"].combine_chunks().dictionary_encode()
-    if isinstance(episodes, pa.ChunkedArray):  # a table of no rows
-        episodes = pa.array([], pa.string()).dictionary_encode()
-    return Columns(
-        dataset=dataset.astype(np.int16)[order],
-        split=split.astype(np.int8)[order],
-        episode=episodes.indices.to_numpy()[order],
-        step=numbers("step", np.int32),
-        num_frames=numbers("num_frames", np.int16),
-        fps=numbers("fps", np.float32),
-        is_first=numbers("is_first", np.bool_),
-        shard=numbers("shard", np.int32),
-        position=numbers("position", np.int64),
-        episode_ids=episodes.dictionary,
-    )
-
-
-def _continues(c: Columns, path: str) -> np.ndarray:
-    """bool `[n]`: whether the row goes on with the episode of the row before it.
-
-    Raises:
-        UsageError: if a row is neither that nor its episode's first.
-    """
-    continues = ~c.is_first
-    neighbours = np.zeros(len(continues), bool)
-    neighbours[1:] = (
-        (c.dataset[1:] == c.dataset[:-1])
-        & (c.split[1:] == c.split[:-1])
-        & (c.shard[1:] == c.shard[:-1])
-        & (c.position[1:] == c.position[:-1] + 1)
-        & (c.episode[1:] == c.episode[:-1])
-        & (c.step[1:] == c.step[:-1] + 1)
-    )
-    torn = np.flatnonzero(continues & ~neighbours)
-    if torn.size:
-        row = int(torn[0])
+def _manifest(path: str) -> Manifest:
+    name = f"{path}/{MANIFEST}"
+    try:
+        data = files.read(name)
+    except (FileNotFoundError, NotADirectoryError) as e:
         raise UsageError(
-            f"{path}: step {c.step[row]} of episode {c.episode_ids[int(c.episode[row])]} does not"
-            " stand behind the step before it; run `unisim audit` on the table"
+            f"{path}: no {MANIFEST}, so this is no prepared table, or one that is not complete; run"
+            " `unisim prepare` to its end (a second run resumes) and pass its output folder"
+        ) from e
+    return Manifest.from_json(data.decode(errors="replace"), name)
+
+
+def _tier(path: str, manifest: Manifest, wanted: str | None) -> Tier:
+    tiers = {t.name: t for t in map(Tier.parse, manifest.tiers)}
+    if wanted is None:
+        return next(iter(tiers.values()))
+    name = wanted.partition(":")[0]
+    if name not in tiers or wanted not in (name, str(tiers[name])):
+        have = ", ".join(map(str, tiers.values()))
+        raise UsageError(
+            f"{path}: has no tier {wanted!r}, it has {have}; name one of them with --tier, or"
+            " prepare the table with that tier"
         )
-    return continues
+    return tiers[name]
 
 
-def _place(name: str, known: list[str], kind: str, path: str) -> int:
+def _spans(paths: list[str], manifests: list[Manifest]):
+    first = 0
+    for path, manifest in zip(paths, manifests, strict=True):
+        for dataset, split in itertools.product(manifest.datasets, SPLITS):
+            starts = [0, *itertools.accumulate(dataset.shard_rows.get(split, []))]
+            rows = range(first, first + starts[-1])
+            counted = sum(map(sum, dataset.shard_rows.values()))
+            if counted != dataset.chunks:
+                raise UsageError(
+                    f"{path}: the shards of {dataset.name} have {counted} rows, the dataset"
+                    f" {dataset.chunks}; {MANIFEST} was changed: run `unisim audit` on the table"
+                )
+            yield Span(root=path, dataset=dataset, split=split, rows=rows, starts=starts)
+            first = rows.stop
+
+
+def _check(name: str, known: list[str], kind: str, path: str) -> None:
     if name not in known:
         raise UsageError(f"{path}: has no {kind} {name!r}, {did_you_mean(name, known)}")
-    return known.index(name)

@@ -19,6 +19,7 @@ import orbax.checkpoint as ocp
 
 from schemas import EncoderInfo, UsageError
 from trainer.configs.config import TrainConfig, differences
+from trainer.data import Era
 from trainer.train.state import Params, TrainState, abstract
 
 FOLDER = "checkpoints"
@@ -33,12 +34,16 @@ class RunInfo:
         encoder: what embedded the action texts.
         table: hex digest of the table, as `Table.digest`.
         fps: frame rate of the table's videos, the most common one.
+        samples: hex digest of those that were selected of the table; empty if all were.
+        eras: the mixture's history: which was drawn from which step on.
     """
 
     config: TrainConfig
     encoder: EncoderInfo
     table: str
     fps: float
+    samples: str = ""
+    eras: tuple[Era, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
@@ -47,6 +52,8 @@ class RunInfo:
             "encoder": dataclasses.asdict(self.encoder),
             "table": self.table,
             "fps": self.fps,
+            "samples": self.samples,
+            "eras": [dataclasses.asdict(era) for era in self.eras],
         }
 
     @classmethod
@@ -58,6 +65,8 @@ class RunInfo:
             encoder=EncoderInfo.from_dict(values["encoder"]),
             table=values["table"],
             fps=values["fps"],
+            samples=values["samples"],
+            eras=tuple(Era(**era) for era in values["eras"]),
         )
 
     def check_resumes(self, before: RunInfo, run: str) -> None:
@@ -67,6 +76,8 @@ class RunInfo:
             found.append(f"text encoder {before.encoder.name} -> {self.encoder.name}")
         if before.table != self.table:
             found.append(f"table {before.table[:12]} -> {self.table[:12]}")
+        elif before.samples != self.samples and not found:
+            found.append("the records that --exclude rejects")
         if found:
             raise UsageError(
                 f"{run}: holds a run that differs: {'; '.join(found)}. Resume it with the config"

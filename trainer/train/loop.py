@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
@@ -12,11 +12,11 @@ import numpy as np
 
 from schemas import UsageError
 from trainer.configs.config import TrainConfig
-from trainer.data import EMPTY, Embeddings, ExampleMaker, batches
+from trainer.data import EMPTY, Embeddings, batches
 from trainer.data.example import pad_tokens
 from trainer.train.checkpoint import Checkpoints, RunInfo
 from trainer.train.metrics import MetricsLog, Progress, read_metrics
-from trainer.train.setup import example_spec, order_spec, set_up
+from trainer.train.setup import set_up
 from trainer.train.sharding import Layout
 from trainer.train.state import abstract, graph_of, init
 from trainer.train.step import train_step
@@ -49,7 +49,7 @@ def say_on_stderr(line: str) -> None:
 def train(
     config: TrainConfig,
     *,
-    data: str,
+    data: str | Sequence[str],
     out: Path,
     encoder: str | None = None,
     say: Say = say_on_stderr,
@@ -57,7 +57,7 @@ def train(
     """Trains until `config.steps`, from the run's last checkpoint if there is one.
 
     Args:
-        data: a prepared table.
+        data: a prepared table, or several as one.
         out: the run's folder; gets `config.json`, `metrics.jsonl` and `checkpoints/`.
         encoder: name of the one whose embeddings are taken; None is the table's own.
         say: takes a line of progress.
@@ -67,16 +67,18 @@ def train(
             differs, or if the loss is not finite any more.
     """
     setup = set_up(config, data, encoder)
-    config, layout, info = setup.config, setup.layout, setup.info
-    for line in setup.describe():
-        say(line)
+    config, layout = setup.config, setup.layout
     with Checkpoints(out, keep=config.keep) as checkpoints:
         before = checkpoints.latest()
         if before is not None:
-            info.check_resumes(checkpoints.info(before), str(out))
+            earlier = checkpoints.info(before)
+            setup.info.check_resumes(earlier, str(out))
+            setup = setup.resumed(earlier, before)
+        for line in setup.describe():
+            say(line)
         iterator = batches(
-            ExampleMaker(setup.table, setup.embeddings, example_spec(config)),
-            order_spec(config),
+            setup.maker,
+            setup.order,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
             threads=config.read_threads,
@@ -88,7 +90,7 @@ def train(
             iterator.set_state(place)
             say(f"resuming {out} at step {before}")
         setup.write(out)
-        run = _Run(config, layout, checkpoints, info, out, say)
+        run = _Run(config, layout, checkpoints, setup.info, out, say)
         rate = run.steps(state, iterator, run.empty(setup.embeddings), before or 0)
     return _result(out, config.steps, rate, say)
 

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
-from schemas import UsageError
+from schemas import MAX_FRAMES, UsageError
 from schemas.table import dump_json
 from trainer.configs.config import TrainConfig, check_weights
 from trainer.data import (
     Embeddings,
+    ExampleMaker,
     ExampleSpec,
+    Order,
     OrderSpec,
+    Samples,
     Table,
+    begin,
+    go_on,
     history_offsets,
-    mixture,
+    select,
 )
 from trainer.train.checkpoint import RunInfo
 from trainer.train.sharding import Layout
@@ -28,58 +34,84 @@ class Setup:
     """What a run is made of.
 
     Attributes:
-        table, embeddings: what it learns from.
+        table, embeddings, samples: what it learns from.
         layout: how it is spread over the devices.
         info: what its checkpoints say of it; its config has the width of the embeddings.
-        shares: of each dataset in the samples, as of `mixture`.
+        step: optimiser steps that are done.
     """
 
     table: Table
     embeddings: Embeddings
+    samples: Samples
     layout: Layout
     info: RunInfo
-    shares: dict[str, float]
+    step: int = 0
 
     @property
     def config(self) -> TrainConfig:
         """The config, resolved."""
         return self.info.config
 
+    @property
+    def order(self) -> Order:
+        """Of the samples."""
+        return Order(self.samples, self.info.eras)
+
+    @property
+    def maker(self) -> ExampleMaker:
+        """Of the samples' examples."""
+        spec = example_spec(self.config)
+        return ExampleMaker(self.table, self.embeddings, spec, self.samples.rejected)
+
+    def resumed(self, before: RunInfo, step: int) -> Setup:
+        """The setup of a run that goes on at a step: with the mixture's history until then."""
+        now = (self.info.table, self.info.samples)
+        changed = now != (before.table, before.samples)
+        spec = order_spec(self.config)
+        eras = go_on(before.eras, step, self.samples, spec, changed=changed)
+        info = dataclasses.replace(self.info, eras=eras)
+        return dataclasses.replace(self, info=info, step=step)
+
     def describe(self) -> list[str]:
         """Lines that say what is about to be learned from, and from what nothing will be."""
-        table, config, encoder = self.table, self.config, self.info.encoder
-        shares = self.shares
-        rows = {name: len(table.rows("train", name)) for name in shares}
-        drawn = config.steps * config.batch_size
-        parts = [f"{name} {share:.0%}" for name, share in shares.items()]
-        epochs = [f"{name} {share * drawn / rows[name]:.3g}" for name, share in shares.items()]
-        total = len(table.rows("train"))
+        table, config, era = self.table, self.config, self.info.eras[-1]
+        shares = era.shares()
+        counts = {name: len(samples) for name, samples in self.samples.by_dataset.items()}
+        given = era.drawn_at(config.steps)
+        epochs = [f"{name} {given[name] / counts[name]:.3g}" for name in shares]
+        hot = f" (temperature {config.temperature:g})" if config.temperature != 1 else ""
         lines = [
-            f"table {table.path} {table.tier}: {total} samples; {', '.join(parts)}",
+            f"table {table.path} {table.tier}: {sum(counts.values())} samples;"
+            f" {_percent(shares)}{hot}",
             f"epochs in {config.steps} steps: {', '.join(epochs)}",
         ]
+        if len(self.info.eras) > 1 and self.step == era.step:
+            was = self.info.eras[-2].shares()
+            lines.insert(1, "the mixture until now: " + _percent(was))
         if left := [name for name in table.datasets if name not in shares]:
-            lines.append(f"not in the mixture (no weight, or no rows in train): {', '.join(left)}")
-        lines.append(f"text encoder {encoder.name}: {encoder.description}")
-        longest = int(table.columns.num_frames.max(initial=0))
-        if longest > config.frames + 1:
-            lines.append(
-                f"rows have up to {longest} frames; --frames {config.frames} leaves out their ends"
-            )
+            lines.append(f"not in the mixture (no weight, or no samples): {', '.join(left)}")
+        if self.samples.rejected:
+            lines.append(f"{len(self.samples.rejected)} rejected records are left out")
+        lines.append(f"text encoder {self.info.encoder.name}: {self.info.encoder.description}")
+        if config.frames + 1 < MAX_FRAMES and config.windows == "actions":
+            lines.append(f"--frames {config.frames} leaves out the ends of longer rows")
         return lines
 
     def write(self, run: Path) -> None:
         """Writes `RUN/config.json`: what the checkpoints say too, and where the table was."""
-        path = self.table.path
-        found = path if "://" in path else str(Path(path).absolute())
+        found = [path if "://" in path else str(Path(path).absolute()) for path in self.table.paths]
         (run / CONFIG).write_text(dump_json(self.info.to_dict() | {"data": found}))
 
 
-def set_up(config: TrainConfig, data: str, encoder: str | None = None) -> Setup:
+def _percent(shares: dict[str, float]) -> str:
+    return ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
+
+
+def set_up(config: TrainConfig, data: str | Sequence[str], encoder: str | None = None) -> Setup:
     """Opens the table, and checks all that can be checked before anything is compiled.
 
     Args:
-        data: a prepared table.
+        data: a prepared table, or several as one.
         encoder: name of the one whose embeddings are taken; None is the table's own.
 
     Raises:
@@ -87,23 +119,30 @@ def set_up(config: TrainConfig, data: str, encoder: str | None = None) -> Setup:
             nor the devices.
     """
     table = Table(data, config.tier)
-    embeddings = Embeddings(table.path, table.manifest.encoder(encoder))
+    embeddings = Embeddings.of(table, encoder)
     config = fitted(config, embeddings)
     config.model.check_frames(table.tier.height, table.tier.width)
     layout = Layout(model=config.model_axis)
     layout.check(config)
     check_weights(config.weights, table.datasets)
-    shares = mixture(table, order_spec(config))
-    info = RunInfo(config=config, encoder=embeddings.info, table=table.digest, fps=table.fps())
-    return Setup(table=table, embeddings=embeddings, layout=layout, info=info, shares=shares)
+    samples = _select(table, config)
+    info = RunInfo(
+        config=config,
+        encoder=embeddings.info,
+        table=table.digest,
+        fps=table.fps(),
+        samples=samples.digest,
+        eras=(begin(samples, order_spec(config)),),
+    )
+    return Setup(table=table, embeddings=embeddings, samples=samples, layout=layout, info=info)
 
 
-def trained_on(run: Path, data: str | None = None) -> tuple[RunInfo, Table]:
-    """What a run is made of, and its table.
+def trained_on(run: Path, data: Sequence[str] = ()) -> tuple[RunInfo, Table, Order]:
+    """What a run is made of, its table, and the order of its samples.
 
     Args:
         run: its folder.
-        data: where the table is now; None is where the run found it.
+        data: where the table is now; empty is where the run found it.
 
     Raises:
         UsageError: if there is no run, or the table is another by now.
@@ -111,7 +150,7 @@ def trained_on(run: Path, data: str | None = None) -> tuple[RunInfo, Table]:
     path = run / CONFIG
     try:
         values = json.loads(path.read_text())
-        info, found = RunInfo.from_dict(values, str(path)), str(values["data"])
+        info, found = RunInfo.from_dict(values, str(path)), list(map(str, values["data"]))
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise UsageError(
             f"{path}: cannot be read ({type(e).__name__}: {e}); wanted the --out of `unisim train`"
@@ -122,7 +161,19 @@ def trained_on(run: Path, data: str | None = None) -> tuple[RunInfo, Table]:
             f"{table.path}: is not the table that {run} was trained on (digest {table.digest[:12]},"
             f" wanted {info.table[:12]}); name that with --data"
         )
-    return info, table
+    samples = _select(table, info.config)
+    if samples.digest != info.samples:
+        raise UsageError(
+            f"{info.config.exclude or table.path}: does not leave the samples that {run} was"
+            " trained on; restore what --exclude named, and the table's index"
+        )
+    return info, table, Order(samples, info.eras)
+
+
+def _select(table: Table, config: TrainConfig) -> Samples:
+    return select(
+        table, "train", windows=config.windows, where=config.where, exclude=config.exclude
+    )
 
 
 def fitted(config: TrainConfig, embeddings: Embeddings) -> TrainConfig:
@@ -147,11 +198,15 @@ def example_spec(config: TrainConfig) -> ExampleSpec:
         frames=config.frames,
         history=history_offsets(config.history, config.model.history_frames),
         tokens=config.tokens,
+        windows=config.windows,
     )
 
 
 def order_spec(config: TrainConfig) -> OrderSpec:
     """The order of the samples that a config trains on."""
     return OrderSpec(
-        split="train", weights=config.weights, batch_size=config.batch_size, seed=config.seed
+        weights=config.weights,
+        temperature=config.temperature,
+        batch_size=config.batch_size,
+        seed=config.seed,
     )
