@@ -6,8 +6,8 @@ import sys
 
 DESCRIPTION = """Trains the video diffusion model on a prepared table, on all devices JAX finds.
 
-It checkpoints as it goes; the same command again resumes from the last checkpoint, and ends with
-the parameters that an uninterrupted run would have had.
+It checkpoints as it goes; the same command again resumes from the last checkpoint that is whole,
+and ends with the parameters that an uninterrupted run would have had. On SIGTERM it saves and ends.
 
 examples:
   unisim train --config debug --data table --out run           a small model, minutes on a CPU
@@ -45,6 +45,20 @@ def main(argv: list[str]) -> int:
         audit` names them, `unisim embed` adds one."""
         dry_run: bool = False
         """Print the config, all fields resolved, and the mixture with its epochs; train nothing."""
+        accept_changes: bool = False
+        """Go on with a run though its table or config is not what it began with."""
+        stopped_code: int = 0
+        """Exit code when SIGTERM stopped the run and it was saved, as a scheduler may take 0 for
+        the end of it all."""
+        coordinator: str | None = None
+        """HOST:PORT of the first process, of several that train as one; with --processes and
+        --process."""
+        processes: int | None = None
+        """How many they are."""
+        process: int | None = None
+        """Which of them this one is, from 0."""
+        distributed: bool = False
+        """One of several processes that find each other, as on a slice of TPUs and under Slurm."""
         fields: Annotated[TrainConfig, tyro.conf.arg(name="")] = chosen
         config: Literal[tuple(configs.names())] = name  # type: ignore[valid-type]
         """Named values for all fields below; each can then be given on its own."""
@@ -52,15 +66,24 @@ def main(argv: list[str]) -> int:
     args = parse(Arguments, "train", DESCRIPTION, argv)
 
     from trainer.train import set_up, train
+    from trainer.train.processes import join
 
+    if args.distributed or (args.coordinator, args.processes, args.process) != (None, None, None):
+        join(args.coordinator, args.processes, args.process)
     if args.dry_run:
         setup = set_up(args.fields, args.data, args.encoder)
         print(json.dumps(setup.config.to_dict(), indent=2))
         for line in setup.describe():
             print(line, file=sys.stderr)
         return 0
-    train(args.fields, data=args.data, out=args.out, encoder=args.encoder)
-    return 0
+    result = train(
+        args.fields,
+        data=args.data,
+        out=args.out,
+        encoder=args.encoder,
+        accept_changes=args.accept_changes,
+    )
+    return args.stopped_code if result.stopped else 0
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 
 import jax
@@ -10,8 +11,9 @@ import pytest
 
 from schemas import UsageError
 from tests.trainer import tiny_run as tiny
-from trainer.data import Embeddings, Table
+from trainer.data import Embeddings, Table, consumed
 from trainer.train import Checkpoints, abstract, train
+from trainer.train.guard import LossGuard
 from trainer.train.setup import fitted, trained_on
 
 
@@ -167,3 +169,74 @@ def test_a_checkpoint_holds_what_made_it(data, straight):
     assert info.table == table.digest and info.encoder == table.encoder()
     assert info.config == fitted(tiny.CONFIG, Embeddings.of(table))
     assert info.fps == 5.0
+
+
+def test_a_loss_that_leaps_or_is_none_ends_the_run(tmp_path):
+    guard = LossGuard(tmp_path, 10.0)
+    for step in range(1, 101):
+        guard.check(step, 0.5 + step / 200 + 7.0 * (step == 3))  # that early nothing is known
+    guard.check(101, 74.0)
+    with pytest.raises(
+        UsageError, match=r"leaps to 800 at step 102, 10.8 times.*--step 101`.*spike"
+    ):
+        guard.check(102, 800.0)
+    with pytest.raises(UsageError, match=r"the loss is nan at step 103.*unisim why --run"):
+        guard.check(103, float("nan"))
+    calm = LossGuard(tmp_path, 0.0)
+    for step in range(1, 300):
+        calm.check(step, 10.0**step if step < 200 else 1.0)
+
+
+def test_a_run_that_diverges_saves_nothing_of_it(data, half, tmp_path):
+    """Its parameters are infinite one day."""
+    run = shutil.copytree(half, tmp_path / "run")
+    with Checkpoints(run, keep=2) as checkpoints:
+        info = checkpoints.info(3)
+        state, _ = checkpoints.restore(3, abstract(info.config))
+        lost = jax.tree.map(lambda p: p + np.float32(np.inf), state.params)
+        checkpoints.save(4, dataclasses.replace(state, params=lost), {"next_index": 4}, info)
+    with pytest.raises(UsageError, match=r"the loss is nan at step 5 \(its samples: .*--step 4`"):
+        _train(tiny.CONFIG, data, run)
+    assert sorted(int(p.name) for p in (run / "checkpoints").iterdir() if p.is_dir()) == [3, 4]
+
+
+def test_other_weights_go_on_where_the_epochs_were(data, tmp_path):
+    """What `why` says of each step is what an order made anew from the last checkpoint says."""
+    said: list[str] = []
+    for steps, weights in ((3, {"moving": 1.0}), (5, {"moving": 1.0, "still": 1.0}), (6, {})):
+        config = tiny.config(steps=steps, weights=weights)
+        train(config, data=data, out=tmp_path, say=said.append)
+    assert any(line.startswith("the mixture until now: moving 95%, still 5%") for line in said)
+    with Checkpoints(tmp_path, keep=None) as checkpoints:
+        eras = checkpoints.info(6).eras
+    # equal weights and no weights are the same mixture
+    assert [era.step for era in eras] == [0, 3]
+    _, table, order = trained_on(tmp_path)
+    rows = [s.row for step in range(6) for s in order.batch(step)]
+    still = set(table.rows("train", "still").tolist())
+    assert sum(row in still for row in rows[12:]) == 6
+    for mine in ([r for r in rows if r in still], [r for r in rows if r not in still]):
+        size = len(still) if mine[0] in still else table.count("train", "moving")
+        epochs = [mine[i : i + size] for i in range(0, len(mine), size)]
+        assert all(len(set(epoch)) == len(epoch) for epoch in epochs)
+
+
+def test_changes_are_accepted_when_told_to(data, half, tmp_path):
+    run = shutil.copytree(half, tmp_path / "run")
+    other = tiny.table(tmp_path / "other", seed=1)
+    config, said = tiny.config(where="num_frames > 1", weights={"moving": 1.0}), []
+    what = r"where  -> num_frames > 1; text encoder fake -> fake; table \w+ -> \w+"
+    with pytest.raises(UsageError, match=rf"{what}.*--accept-changes"):
+        _train(config, other, run)
+    train(config, data=other, out=run, accept_changes=True, say=said.append)
+    assert any(re.match(rf"going on with changes: {what}$", line) for line in said)
+    with Checkpoints(run, keep=None) as checkpoints:
+        [first, second] = checkpoints.info(6).eras
+    assert (first.step, second.step, second.shuffle, second.drawn) == (0, 3, 1, {})
+    _, table, order = trained_on(run)
+    with pytest.raises(UsageError, match="the samples changed at step 3"):
+        consumed(table, order, 2)
+    assert all(sample.chunk.num_frames > 1 for sample in consumed(table, order, 3))
+    wide = dataclasses.replace(tiny.CONFIG.model, channels=8)
+    with pytest.raises(UsageError, match=r"channels 4 -> 8.*parameters have other shapes"):
+        train(tiny.config(model=wide), data=data, out=half, accept_changes=True, say=_quiet)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from schemas import UsageError
@@ -14,9 +15,11 @@ from trainer import configs
 from trainer.configs.config import FREE, MIXTURE, TrainConfig, differences
 from trainer.data import Embeddings, ExampleMaker, Sample, Table
 from trainer.data.example import pad_tokens
+from trainer.model.placement import ANYWHERE
 from trainer.train import TrainState, ema_update, graph_of, init, train_step
 from trainer.train.setup import example_spec, fitted
 from trainer.train.step import (
+    _loss_of,
     conditioning,
     dropped_action,
     keys_at,
@@ -52,7 +55,6 @@ def parts(tmp_path_factory, _compile_once):
     maker = ExampleMaker(table, embeddings, example_spec(config))
     batch = maker.batch([Sample(int(row), 0) for row in rows])
     tokens, mask = pad_tokens(embeddings.lookup(""), config.tokens)
-    tokens, mask = pad_tokens(embeddings.lookup(""), config.tokens)
     return Parts(
         config=config,
         step=jax.jit(train_step(config, graph_of(config.model))),
@@ -77,6 +79,29 @@ def test_a_step_moves_the_average_as_the_formula_says(parts):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), after.ema, wanted)
     assert after.step == 1 and np.isfinite(metrics["loss"])
     assert abs(metrics["loss"] - 1) < 0.3  # the untrained model predicts no noise at all
+
+
+def test_a_batch_in_parts_has_the_gradient_of_all_its_real_frames(parts):
+    """Each part weighs as many as it has real frames, and draws noise of its own."""
+    config = dataclasses.replace(parts.config, accumulate=2)
+    graph = graph_of(config.model)
+    state = parts.step(parts.state, parts.batch, parts.empty)[0]  # the last layer begins at zero
+    _, found = jax.jit(train_step(config, graph))(state, parts.batch, parts.empty)
+    loss_of = jax.jit(jax.value_and_grad(_loss_of(config, graph, ANYWHERE)))
+    keys, real = keys_at(config.seed, state.step), parts.batch["frame_mask"].sum()
+    loss, grads = 0.0, jax.tree.map(jnp.zeros_like, state.params)
+    for i in range(2):
+        piece = {name: value[i::2] for name, value in parts.batch.items()}
+        share = piece["frame_mask"].sum() / real
+        own = jnp.stack([jax.random.fold_in(key, i) for key in keys])
+        its_loss, its_grads = loss_of(state.params, piece, parts.empty, own)
+        loss += share * its_loss
+        grads = jax.tree.map(lambda a, b, share=share: a + share * b, grads, its_grads)
+    assert 0.1 < share < 0.9 and share != 0.5
+    np.testing.assert_allclose(found["loss"], loss, rtol=1e-5)
+    np.testing.assert_allclose(found["grad_norm"], optax.tree.norm(grads), rtol=1e-4)
+    with pytest.raises(UsageError, match="--accumulate 3 does not divide --batch-size 4"):
+        tiny.config(accumulate=3)
 
 
 def test_padding_and_masked_history_do_not_reach_the_loss(parts):

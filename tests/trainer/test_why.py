@@ -36,7 +36,6 @@ def ran(table, tmp_path_factory):
                 lambda n, rows: seen.append((int(n), np.asarray(rows).tolist())),
                 state.step,
                 batch["row"],
-                ordered=True,
             )
             return step(state, batch, empty)
 

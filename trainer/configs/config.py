@@ -26,7 +26,17 @@ PAPER_WEIGHTS = {
 
 # what a run may change when it is resumed: how long, how noisily and where it runs, not what it
 # computes
-FREE = ("steps", "save_every", "keep", "log_every", "read_threads", "model_axis")
+FREE = (
+    "steps",
+    "save_every",
+    "keep",
+    "keep_every",
+    "spike",
+    "prefetch",
+    "log_every",
+    "read_threads",
+    "model_axis",
+)
 # what it may change too, as its checkpoints tell what it was at each step
 MIXTURE = ("weights", "temperature")
 
@@ -77,6 +87,9 @@ class TrainConfig:
 
     batch_size: int = 256
     """Samples of a step, over all processes."""
+
+    accumulate: int = 1
+    """Parts in which a step sees its batch, one after another: memory for time."""
 
     steps: int = 1_000_000
     """Optimiser steps of the whole run, those before a resume included."""
@@ -144,6 +157,15 @@ class TrainConfig:
     keep: int = 3
     """Checkpoints kept; older ones are deleted."""
 
+    keep_every: int = 0
+    """Checkpoints of steps that are multiples of it are kept for good; 0 keeps none for that."""
+
+    spike: float = 10.0
+    """A loss so many times the highest of the 100 steps before stops the run; 0 never does."""
+
+    prefetch: int = 2
+    """Batches that are put on the devices ahead."""
+
     log_every: int = 100
     """Steps between progress lines."""
 
@@ -152,11 +174,12 @@ class TrainConfig:
 
     def __post_init__(self):
         positive = ("frames", "tokens", "batch_size", "steps", "save_every", "keep", "log_every")
-        positive += ("model_axis",)
+        positive += ("model_axis", "accumulate", "prefetch")
         for name in positive:
             if getattr(self, name) < 1:
                 raise UsageError(f"{_flag(name)} is {getattr(self, name)}, wanted 1 or more")
-        for name in ("warmup_steps", "weight_decay", "clip_norm", "read_threads"):
+        free = ("warmup_steps", "weight_decay", "clip_norm", "read_threads", "keep_every", "spike")
+        for name in free:
             if not getattr(self, name) >= 0:
                 raise UsageError(f"{_flag(name)} is {getattr(self, name)}, wanted 0 or more")
         for name in (
@@ -183,6 +206,10 @@ class TrainConfig:
         self._check_together()
 
     def _check_together(self):
+        if self.batch_size % self.accumulate:
+            raise UsageError(
+                f"--accumulate {self.accumulate} does not divide --batch-size {self.batch_size}"
+            )
         if self.tokens < self.frames:
             raise UsageError(
                 f"--tokens {self.tokens} have no room for the controls of {self.frames} frames;"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import SupportsIndex
 
 import grain
 
-from schemas import UsageError
 from trainer.data.example import Example, ExampleMaker
 from trainer.data.order import Order
 
@@ -17,37 +17,27 @@ def batches(
     maker: ExampleMaker,
     order: Order,
     *,
-    process_index: int = 0,
-    process_count: int = 1,
+    places: Sequence[int] | None = None,
     threads: int = 2,
 ) -> grain.DatasetIterator[Example]:
-    """The batches of steps 0, 1, 2, … : examples with a leading dimension of this process's share.
+    """The batches of steps 0, 1, 2, … : examples with a leading dimension of `places`.
 
     The iterator's `get_state` and `set_state` name the next step; read-ahead does not change them.
 
     Args:
-        process_index, process_count: process p takes samples p, p + count, … of every batch.
+        places: which samples of every batch this process takes, each from 0 up; None is all.
         threads: that read ahead; 0 reads when asked.
-
-    Raises:
-        UsageError: if the batch does not divide over the processes.
     """
-    if order.batch_size % process_count:
-        raise UsageError(
-            f"a batch of {order.batch_size} does not divide over {process_count} processes;"
-            " change --batch-size"
-        )
-    source = _Batches(maker, order, process_index, process_count)
+    source = _Batches(maker, order, range(order.batch_size) if places is None else places)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
     return iter(grain.MapDataset.source(source).to_iter_dataset(options))
 
 
 class _Batches:
-    """A process's share of every batch as a Grain data source: element n is that of step n."""
+    """A process's share of every batch as a Grain data source: element n is step n's."""
 
-    def __init__(self, maker: ExampleMaker, order: Order, process: int, count: int):
-        self._maker, self._order = maker, order
-        self._places = range(order.batch_size)[process::count]
+    def __init__(self, maker: ExampleMaker, order: Order, places: Sequence[int]):
+        self._maker, self._order, self._places = maker, order, places
 
     def __len__(self) -> int:
         return _FOREVER

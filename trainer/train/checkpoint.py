@@ -1,7 +1,7 @@
 """`Checkpoints`: a run's state on disk, with the place in the data and what made it.
 
 ```
-RUN/checkpoints/200/   params/  ema/  optimizer/  data/  run/     one folder per saved step
+RUN/checkpoints/200/   params/  ema/  optimizer/  data/  run/  checksums/    one folder per step
 ```
 
 Orbax writes a checkpoint under a temporary name and renames it when it is whole, so that a save
@@ -15,11 +15,20 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+from orbax.checkpoint.checkpoint_managers import (
+    AnyPreservationPolicy,
+    EveryNSteps,
+    LatestN,
+    PreservationPolicy,
+)
 
 from schemas import EncoderInfo, UsageError
 from trainer.configs.config import TrainConfig, differences
 from trainer.data import Era
+from trainer.train.checksum import checksums, damaged
 from trainer.train.state import Params, TrainState, abstract
 
 FOLDER = "checkpoints"
@@ -69,8 +78,8 @@ class RunInfo:
             eras=tuple(Era(**era) for era in values["eras"]),
         )
 
-    def check_resumes(self, before: RunInfo, run: str) -> None:
-        """Raises UsageError with the difference if this run cannot go on from `before`."""
+    def differences(self, before: RunInfo) -> list[str]:
+        """What this run would do differently than `before`, "batch_size 8 -> 16"."""
         found = differences(before.config.to_dict(), self.config.to_dict())
         if not before.encoder.same_rows(self.encoder):
             found.append(f"text encoder {before.encoder.name} -> {self.encoder.name}")
@@ -78,11 +87,11 @@ class RunInfo:
             found.append(f"table {before.table[:12]} -> {self.table[:12]}")
         elif before.samples != self.samples and not found:
             found.append("the records that --exclude rejects")
-        if found:
-            raise UsageError(
-                f"{run}: holds a run that differs: {'; '.join(found)}. Resume it with the config"
-                " and the table that began it, or give another --out"
-            )
+        return found
+
+
+class DamagedError(UsageError):
+    """A checkpoint does not hold what was saved."""
 
 
 class Checkpoints:
@@ -91,24 +100,28 @@ class Checkpoints:
     Args:
         run: the run's folder.
         keep: how many checkpoints stay; None opens for reading alone.
+        keep_every: checkpoints of steps that are multiples of it stay too; 0 is none.
 
     Raises:
         UsageError: if it is opened for reading and there is no checkpoint.
     """
 
-    def __init__(self, run: Path, *, keep: int | None):
+    def __init__(self, run: Path, *, keep: int | None, keep_every: int = 0):
         self.run = run
-        folder = run.absolute() / FOLDER
-        if keep is None and not folder.is_dir():
+        self._folder = run.absolute() / FOLDER
+        if keep is None and not self._folder.is_dir():
             raise UsageError(f"{run}: has no {FOLDER}; make one with `unisim train --out {run}`")
+        kept: list[PreservationPolicy] = [LatestN(n=keep)]
+        if keep_every:
+            kept.append(EveryNSteps(keep_every))
         # on the CPU a saved array and the step's donated one can be the same memory, so there the
         # save must end before the next step begins
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep,
+            preservation_policy=AnyPreservationPolicy(kept),
             create=keep is not None,
             enable_async_checkpointing=jax.default_backend() != "cpu",
         )
-        self._manager = ocp.CheckpointManager(folder, options=options)
+        self._manager = ocp.CheckpointManager(self._folder, options=options)
         if keep is None and self.latest() is None:
             self.close()
             raise UsageError(
@@ -143,29 +156,38 @@ class Checkpoints:
                 optimizer=ocp.args.StandardSave({"step": state.step, "state": state.optimizer}),
                 data=ocp.args.JsonSave(data),
                 run=ocp.args.JsonSave(info.to_dict()),
+                checksums=ocp.args.JsonSave(checksums(state)),
             ),
         )
 
     def info(self, step: int) -> RunInfo:
-        """What made a checkpoint. Raises UsageError if another version of this program did."""
-        found = self._manager.restore(step, args=ocp.args.Composite(run=ocp.args.JsonRestore()))
+        """What made a checkpoint.
+
+        Raises:
+            DamagedError: if it cannot be read.
+            UsageError: if another version of this program made it.
+        """
+        found = self._restored(step, run=ocp.args.JsonRestore())
         return RunInfo.from_dict(found["run"], f"{self.run}/{FOLDER}/{step}")
 
     def restore(self, step: int, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
         """A checkpoint's state and data iterator's state.
 
         Args:
-            like: shapes, types and shardings, as of `state.abstract`.
+            like: shapes, types and shardings, as of `state.abstract`; what has no sharding comes to
+                one device.
+
+        Raises:
+            DamagedError: if they are not what was saved.
         """
-        wanted = {"step": like.step, "state": like.optimizer}
-        found = self._manager.restore(
+        like = _placed(like)
+        found = self._restored(
             step,
-            args=ocp.args.Composite(
-                params=ocp.args.StandardRestore(like.params),
-                ema=ocp.args.StandardRestore(like.ema),
-                optimizer=ocp.args.StandardRestore(wanted),
-                data=ocp.args.JsonRestore(),
-            ),
+            params=ocp.args.StandardRestore(like.params),
+            ema=ocp.args.StandardRestore(like.ema),
+            optimizer=ocp.args.StandardRestore({"step": like.step, "state": like.optimizer}),
+            data=ocp.args.JsonRestore(),
+            checksums=ocp.args.JsonRestore(),
         )
         state = TrainState(
             step=found["optimizer"]["step"],
@@ -173,9 +195,75 @@ class Checkpoints:
             ema=found["ema"],
             optimizer=found["optimizer"]["state"],
         )
+        self._verify(step, state, found["checksums"])
         return state, found["data"]
 
     def ema(self, step: int, config: TrainConfig) -> Params:
-        """A checkpoint's averaged parameters alone: a quarter of its bytes."""
-        wanted = ocp.args.StandardRestore(abstract(config).ema)
-        return self._manager.restore(step, args=ocp.args.Composite(ema=wanted))["ema"]
+        """A checkpoint's averaged parameters alone: a quarter of its bytes. Raises as `restore`."""
+        wanted = ocp.args.StandardRestore(_placed(abstract(config).ema))
+        found = self._restored(step, ema=wanted, checksums=ocp.args.JsonRestore())
+        sums = {name: n for name, n in found["checksums"].items() if name.startswith(".ema")}
+        self._verify(step, _Averaged(ema=found["ema"]), sums)
+        return found["ema"]
+
+    def set_aside(self, step: int) -> Path:
+        """Renames a damaged checkpoint to what is not taken for one; returns its new name."""
+        names = (self._folder / f"damaged-{step}{suffix}" for suffix in ("", *"abcdefghij"))
+        place = next(name for name in names if not name.exists())
+        if jax.process_index() == 0:
+            (self._folder / str(step)).rename(place)
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices(f"set {place.name} aside")
+        self._manager.reload()
+        return place
+
+    def _restored(self, step: int, **wanted: Any) -> Any:
+        """Raises DamagedError, in all processes if in one."""
+        reason, found = "", None
+        try:
+            found = self._manager.restore(step, args=ocp.args.Composite(**wanted))
+        except Exception as e:
+            # Orbax raises a plain Exception for a file that is not there
+            known = isinstance(e, _DAMAGE) or type(e) is Exception
+            if not known or any(code in str(e) for code in _UNREACHABLE):
+                raise
+            reason = f"{type(e).__name__}: {str(e).splitlines()[0] if str(e) else 'no reason'}"
+        self._agree(step, reason)
+        return found
+
+    def _verify(self, step: int, tree: Any, wanted: dict[str, int]) -> None:
+        wrong = damaged(tree, wanted)
+        self._agree(step, f"{wrong[0]} is not what was saved" if wrong else "")
+
+    def _agree(self, step: int, reason: str) -> None:
+        """Raises DamagedError if this or another process has a reason to."""
+        bad = bool(reason)
+        if jax.process_count() > 1:
+            bad = bool(multihost_utils.process_allgather(np.array(bad)).any())
+        if bad:
+            reason = reason or "another process could not read it"
+            raise DamagedError(
+                f"{self.run}/{FOLDER}/{step}: is damaged ({reason}); `unisim train` sets it aside"
+                " and goes on from the one before"
+            )
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Averaged:
+    """The part of a state that simulates, with the same name."""
+
+    ema: Params
+
+
+def _placed(tree: Any) -> Any:
+    """Shapes with shardings: one device's where none is stated, whatever devices saved them."""
+    one = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding or one), tree
+    )
+
+
+# what restoring raises if the bytes are others, and what is said where they only cannot be had
+_DAMAGE = (ValueError, KeyError, TypeError, FileNotFoundError, EOFError)
+_UNREACHABLE = ("PERMISSION_DENIED", "UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED")

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 
 from schemas import UsageError
 from trainer.configs.config import TrainConfig
-from trainer.data import EMPTY, Embeddings, batches
+from trainer.data import EMPTY, batches
 from trainer.data.example import pad_tokens
-from trainer.train.checkpoint import Checkpoints, RunInfo
+from trainer.train.checkpoint import Checkpoints, DamagedError
+from trainer.train.guard import LossGuard
 from trainer.train.metrics import MetricsLog, Progress, read_metrics
-from trainer.train.setup import set_up
+from trainer.train.setup import Setup, set_up
 from trainer.train.sharding import Layout
-from trainer.train.state import abstract, graph_of, init
-from trainer.train.step import train_step
+from trainer.train.state import TrainState, abstract, graph_of, init
+from trainer.train.step import Metrics, train_step
+from trainer.train.stop import Stop
 
 Say = Callable[[str], None]
+_AHEAD = 2  # steps that are begun before the values of the one before them are waited for
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,14 +36,16 @@ class TrainResult:
 
     Attributes:
         step: optimiser steps done, those before a resume included.
-        first_loss, last_loss: means over the first and last tenth of all steps.
+        first_loss, last_loss: means over the first and last tenth of all steps; NaN of none.
         rate: steps per second, compilation left out; 0 if nothing was left to do.
+        stopped: whether SIGTERM ended it before its last step.
     """
 
     step: int
     first_loss: float
     last_loss: float
     rate: float
+    stopped: bool = False
 
 
 def say_on_stderr(line: str) -> None:
@@ -52,116 +60,187 @@ def train(
     data: str | Sequence[str],
     out: Path,
     encoder: str | None = None,
+    accept_changes: bool = False,
     say: Say = say_on_stderr,
 ) -> TrainResult:
     """Trains until `config.steps`, from the run's last checkpoint if there is one.
+
+    SIGTERM makes it save and return.
 
     Args:
         data: a prepared table, or several as one.
         out: the run's folder; gets `config.json`, `metrics.jsonl` and `checkpoints/`.
         encoder: name of the one whose embeddings are taken; None is the table's own.
+        accept_changes: go on though config or table are not those that the run began with.
         say: takes a line of progress.
 
     Raises:
         UsageError: if the table is not complete or has too little in it, if `out` holds a run that
-            differs, or if the loss is not finite any more.
+            differs, or if the loss is not finite any more or leaps.
     """
     setup = set_up(config, data, encoder)
-    config, layout = setup.config, setup.layout
-    with Checkpoints(out, keep=config.keep) as checkpoints:
-        before = checkpoints.latest()
-        if before is not None:
-            earlier = checkpoints.info(before)
-            setup.info.check_resumes(earlier, str(out))
-            setup = setup.resumed(earlier, before)
+    keep, keep_every = setup.config.keep, setup.config.keep_every
+    with Stop() as stop, Checkpoints(out, keep=keep, keep_every=keep_every) as checkpoints:
+        resumed = _resumed(checkpoints, setup, accept_changes, say)
+        if resumed is None:
+            shardings = setup.layout.of(abstract(setup.config))
+            state = jax.jit(lambda: init(setup.config), out_shardings=shardings)()
+        else:
+            setup, state = resumed
+            say(f"resuming {out} at step {setup.step}")
         for line in setup.describe():
             say(line)
-        iterator = batches(
-            setup.maker,
-            setup.order,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-            threads=config.read_threads,
+        if jax.process_index() == 0:
+            setup.write(out)
+        run = _Run(setup, checkpoints, out, say)
+        step, rate = run.steps(state, stop)
+    if step < setup.config.steps:
+        say(f"stopped by SIGTERM: step {step} is saved in {out}; the same command goes on from it")
+    return _result(out, step, rate, setup.config.steps, say)
+
+
+def _resumed(
+    checkpoints: Checkpoints, setup: Setup, accept_changes: bool, say: Say
+) -> tuple[Setup, TrainState] | None:
+    """The setup and state of the newest checkpoint that is whole; damaged ones are set aside.
+
+    Raises:
+        UsageError: if it is of a run that differs, or there are checkpoints but none is whole.
+    """
+    like, aside = setup.layout.shaped(abstract(setup.config)), []
+    while (step := checkpoints.latest()) is not None:
+        try:
+            earlier = checkpoints.info(step)
+            if found := setup.info.differences(earlier):
+                _check_changes(found, abstract(earlier.config), like, accept_changes, checkpoints)
+                say(f"going on with changes: {'; '.join(found)}")
+            state, _ = checkpoints.restore(step, like)
+            return setup.resumed(earlier, step), state
+        except DamagedError as e:
+            aside.append(checkpoints.set_aside(step))
+            say(f"WARNING: {e}; it is {aside[-1]} now")
+    if aside:
+        raise UsageError(
+            f"{checkpoints.run}: none of its checkpoints is whole, they are"
+            f" {', '.join(place.name for place in aside)} now; restore one from a copy, or train"
+            " again into another --out"
         )
-        if before is None:
-            state = jax.jit(lambda: init(config), out_shardings=layout.of(abstract(config)))()
-        else:
-            state, place = checkpoints.restore(before, layout.shaped(abstract(config)))
-            iterator.set_state(place)
-            say(f"resuming {out} at step {before}")
-        setup.write(out)
-        run = _Run(config, layout, checkpoints, setup.info, out, say)
-        rate = run.steps(state, iterator, run.empty(setup.embeddings), before or 0)
-    return _result(out, config.steps, rate, say)
+    return None
+
+
+def _check_changes(
+    found: list[str], old: TrainState, new: TrainState, accepted: bool, checkpoints: Checkpoints
+) -> None:
+    shapes = [jax.tree.map(lambda x: (x.shape, x.dtype), tree) for tree in (old, new)]
+    what = f"{checkpoints.run}: holds a run that differs: {'; '.join(found)}. "
+    if shapes[0] != shapes[1]:
+        raise UsageError(what + "Its parameters have other shapes; give another --out")
+    if not accepted:
+        raise UsageError(
+            what + "Resume it with the config and the table that began it, go on as it is now with"
+            " --accept-changes, or give another --out"
+        )
 
 
 class _Run:
     """The inner loop, and what it needs at every step."""
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        layout: Layout,
-        checkpoints: Checkpoints,
-        info: RunInfo,
-        out: Path,
-        say: Say,
-    ):
-        self._config, self._layout, self._checkpoints = config, layout, checkpoints
-        self._info, self._out, self._say = info, out, say
-        shardings = (layout.of(abstract(config)), layout.replicated)
-        self._step = jax.jit(
-            train_step(config, graph_of(config.model), layout.placement),
-            donate_argnums=0,
-            out_shardings=shardings,
+    def __init__(self, setup: Setup, checkpoints: Checkpoints, out: Path, say: Say):
+        self._setup, self._checkpoints, self._say = setup, checkpoints, say
+        config, self._first = setup.config, setup.step
+        self._log = MetricsLog(out, setup.step) if jax.process_index() == 0 else None
+        self._guard = LossGuard(out, config.spike)
+        self._progress = Progress(
+            first=setup.step, steps=config.steps, batch_size=config.batch_size
         )
+        self._pending: collections.deque[tuple[int, Metrics]] = collections.deque()
+        self._losses: list[float] = []
+        self._saved = setup.step
 
-    def empty(self, embeddings: Embeddings):
-        return self._layout.put_whole(pad_tokens(embeddings.lookup(EMPTY), self._config.tokens))
+    def steps(self, state: TrainState, stop: Stop) -> tuple[int, float]:
+        """Runs steps until the last, or until asked to stop; returns how many are done, and the
+        rate."""
+        setup, config, step = self._setup, self._setup.config, self._first
+        if step >= config.steps:
+            return step, 0.0
+        feed = _ahead(setup)
+        empty = pad_tokens(setup.embeddings.lookup(EMPTY), config.tokens)
+        empty = setup.layout.put_whole(empty)
+        run_step = _compiled(setup, state, (batch := next(feed)), empty)
+        with jax.transfer_guard("disallow"):
+            while step < config.steps and not stop.at(step):
+                state, metrics = run_step(state, batch, empty)
+                step += 1
+                self._pending.append((step, metrics))
+                self._check(_AHEAD)
+                if step < config.steps:
+                    before = time.perf_counter()
+                    batch = next(feed)
+                    self._progress.waited(time.perf_counter() - before)
+                save = step % config.save_every == 0 or step == config.steps
+                if save or step % config.log_every == 0 or step == self._first + 1:
+                    self._check(0)
+                    self._say(self._progress.line(step, float(np.mean(self._losses))))
+                    self._losses.clear()
+                if save:
+                    self._save(step, state)
+            if step > self._saved:  # stopped
+                self._check(0)
+                self._save(step, state)
+        return step, self._progress.rate(step)
 
-    def steps(self, state, iterator, empty, first: int) -> float:
-        """Runs steps `first` to the last; returns the rate."""
-        config = self._config
-        log = MetricsLog(self._out, first) if jax.process_index() == 0 else None
-        progress = Progress(first=first, steps=config.steps, batch_size=config.batch_size)
-        pending = []
-        for step in range(first + 1, config.steps + 1):
-            batch = self._layout.put(next(iterator))
-            state, metrics = self._step(state, batch, empty)
-            # values are fetched rarely: asking for one waits for the device
-            pending.append((step, metrics))
-            save = step % config.save_every == 0 or step == config.steps
-            if save or step % config.log_every == 0 or step == first + 1:
-                losses = self._flush(pending, log)
-                self._say(progress.line(step, float(np.mean(losses))))
-                pending.clear()
-            if save:
-                self._checkpoints.save(step, state, iterator.get_state(), self._info)
-        return progress.rate(config.steps)
+    def _check(self, ahead: int) -> None:
+        """Waits for the values of all but the last steps, and looks at them."""
+        while len(self._pending) > ahead:
+            step, metrics = self._pending.popleft()
+            values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+            self._guard.check(step, values["loss"])
+            if self._log:
+                self._log.write(step, values)
+            self._losses.append(values["loss"])
 
-    def _flush(self, pending: list, log: MetricsLog | None) -> list[float]:
-        losses = []
-        for step, metrics in pending:
-            values = {name: float(value) for name, value in metrics.items()}
-            if not np.isfinite(values["loss"]):
-                raise UsageError(
-                    f"{self._out}: the loss is {values['loss']} at step {step} (its samples:"
-                    f" `unisim why --run {self._out} --step {step - 1}`); train again into another"
-                    " --out with a lower --learning-rate or with --clip-norm 1"
-                )
-            if log:
-                log.write(step, values)
-            losses.append(values["loss"])
-        return losses
+    def _save(self, step: int, state: TrainState) -> None:
+        # the batch of a step is a function of the step, so its number is the place in the data
+        with jax.transfer_guard("allow"):
+            self._checkpoints.save(step, state, {"next_index": step}, self._setup.info)
+        self._saved = step
 
 
-def _result(out: Path, steps: int, rate: float, say: Say) -> TrainResult:
-    losses = [line["loss"] for line in read_metrics(out)]
+def _ahead(setup: Setup) -> Iterator[dict[str, jax.Array]]:
+    """The batches from the setup's step on, a few put on the devices before they are asked for."""
+    iterator = batches(
+        setup.maker,
+        setup.order,
+        places=setup.layout.places(setup.config.batch_size),
+        threads=setup.config.read_threads,
+    )
+    iterator.set_state({"next_index": setup.step})
+    ready: collections.deque[dict[str, jax.Array]] = collections.deque()
+    while True:
+        while len(ready) < setup.config.prefetch:
+            ready.append(setup.layout.put(next(iterator), setup.config.batch_size))
+        yield ready.popleft()
+
+
+def _compiled(setup: Setup, state: TrainState, batch: Mapping[str, Any], empty):
+    """The training step, compiled."""
+    layout: Layout = setup.layout
+    step = jax.jit(
+        train_step(setup.config, graph_of(setup.config.model), layout.placement),
+        donate_argnums=0,
+        out_shardings=(layout.of(abstract(setup.config)), layout.replicated),
+    )
+    return step.lower(state, batch, empty).compile()
+
+
+def _result(out: Path, step: int, rate: float, steps: int, say: Say) -> TrainResult:
+    losses = [line["loss"] for line in read_metrics(out)] or [float("nan")]
     tenth = max(1, len(losses) // 10)
     first, last = float(np.mean(losses[:tenth])), float(np.mean(losses[-tenth:]))
-    result = TrainResult(step=steps, first_loss=first, last_loss=last, rate=rate)
-    say(
-        f"done: step {steps}, loss {first:.4f} (mean of the first {tenth}) -> {last:.4f} (of the"
-        f" last {tenth}), {rate:.3g} steps/s; run in {out}"
-    )
-    return result
+    stopped = step < steps
+    if not stopped:
+        say(
+            f"done: step {step}, loss {first:.4f} (mean of the first {tenth}) -> {last:.4f} (of the"
+            f" last {tenth}), {rate:.3g} steps/s; run in {out}"
+        )
+    return TrainResult(step=step, first_loss=first, last_loss=last, rate=rate, stopped=stopped)

@@ -68,22 +68,30 @@ class Progress:
 
     def __init__(self, *, first: int, steps: int, batch_size: int):
         self._first, self._steps, self._batch_size = first + 1, steps, batch_size
-        self._since = time.perf_counter()
+        self._since, self._waited = time.perf_counter(), 0.0
+
+    def waited(self, seconds: float) -> None:
+        """Notes that the loop waited so long for a batch."""
+        self._waited += seconds
 
     def rate(self, step: int) -> float:
         """Steps per second; 0 before the second step."""
         return max(0, step - self._first) / max(time.perf_counter() - self._since, 1e-9)
 
     def line(self, step: int, loss: float) -> str:
-        """ "step 40/200  loss 0.4132  2.1 steps/s  8.4 samples/s  76 s left" """
+        """ "step 40/200  loss 0.4132  2.1 steps/s  8.4 samples/s  0% data wait  76 s left" """
         now = f"step {step}/{self._steps}  loss {loss:.4f}"
         if step == self._first:
             compiled = time.perf_counter() - self._since
-            self._since = time.perf_counter()
+            self._since, self._waited = time.perf_counter(), 0.0
             return f"{now}  (compiled in {_span(compiled)})"
         rate = self.rate(step)
         left = _span((self._steps - step) / rate)
-        return f"{now}  {rate:.3g} steps/s  {rate * self._batch_size:.3g} samples/s  {left} left"
+        waited = self._waited / max(time.perf_counter() - self._since, 1e-9)
+        return (
+            f"{now}  {rate:.3g} steps/s  {rate * self._batch_size:.3g} samples/s"
+            f"  {waited:.0%} data wait  {left} left"
+        )
 
 
 def _span(seconds: float) -> str:

@@ -100,7 +100,10 @@ class Setup:
     def write(self, run: Path) -> None:
         """Writes `RUN/config.json`: what the checkpoints say too, and where the table was."""
         found = [path if "://" in path else str(Path(path).absolute()) for path in self.table.paths]
-        (run / CONFIG).write_text(dump_json(self.info.to_dict() | {"data": found}))
+        text = dump_json(self.info.to_dict() | {"data": found})
+        temporary = (run / CONFIG).with_suffix(".tmp")
+        temporary.write_text(text)
+        temporary.replace(run / CONFIG)
 
 
 def _percent(shares: dict[str, float]) -> str:

@@ -50,10 +50,11 @@ class Layout:
     def check(self, config: TrainConfig) -> None:
         """Raises UsageError if batch or frames do not divide over the devices."""
         data, model = self.mesh.shape[DATA], self.mesh.shape[MODEL]
-        if config.batch_size % data:
+        if config.batch_size // config.accumulate % data:
+            parts = f" in {config.accumulate} parts" if config.accumulate > 1 else ""
             raise UsageError(
-                f"a batch of {config.batch_size} does not divide over {data} devices (data);"
-                " change --batch-size, or raise --model-axis"
+                f"a batch of {config.batch_size}{parts} does not divide over {data} devices (data);"
+                " change --batch-size or --accumulate, or raise --model-axis"
             )
         if config.frames % model:
             raise UsageError(
@@ -78,12 +79,25 @@ class Layout:
             self.of(tree),
         )
 
-    def put(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
-        """This process's part of a batch as global arrays, split over the devices."""
-        return {
-            name: jax.make_array_from_process_local_data(self.batch, np.ascontiguousarray(value))
-            for name, value in batch.items()
-        }
+    def places(self, batch_size: int) -> list[int]:
+        """Which samples of a batch this process's devices hold, in rising order."""
+        found = self.batch.addressable_devices_indices_map((batch_size,)).values()
+        return sorted({i for [part] in found for i in range(batch_size)[part]})
+
+    def put(self, batch: Mapping[str, np.ndarray], batch_size: int) -> dict[str, jax.Array]:
+        """This process's part of a batch, the samples at its `places`, as global arrays that are
+        split over the devices."""
+        starts = {place: i for i, place in enumerate(self.places(batch_size))}
+
+        def whole(value: np.ndarray) -> jax.Array:
+            def part(index):
+                rows = range(batch_size)[index[0]]
+                return value[starts[rows.start] :][: len(rows)]
+
+            return jax.make_array_from_callback((batch_size, *value.shape[1:]), self.batch, part)
+
+        with jax.transfer_guard("allow"):  # here it is meant
+            return {name: whole(value) for name, value in batch.items()}
 
     def put_whole(self, tree: Any) -> Any:
         """Arrays that every device holds."""

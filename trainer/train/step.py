@@ -100,32 +100,14 @@ def train_step(
     It returns the next state and float32 scalars: `loss`, the prediction error averaged over real
     frames, and `grad_norm`, the gradients' global norm before clipping.
     """
-    schedule, adam = config.schedule, optimizer(config)
+    adam, losses = optimizer(config), _loss_of(config, graph, placement)
 
     def step(state: TrainState, batch: Batch, empty: Empty) -> tuple[TrainState, Metrics]:
         keys = keys_at(config.seed, state.step)
-        action_key, noise_key, dropout_key, low_key, single_key = keys
-        cond = conditioning(batch)
-        if config.single_action:
-            cond = single_action(cond, single_key, config.single_action, empty)
-        cond = dropped_action(cond, action_key, config.action_dropout, empty)
-        frames = to_model(batch["frames"])
-        if (factor := config.model.upscale) > 1:
-            cond = drawn_low(cond, frames, factor, schedule, config.low_noise, low_key)
-
-        spread = spread_of(config.model, cond)
-
-        def loss_of(params):
-            model = bind(graph, in_compute(params, config))
-
-            def denoise(noisy, log_snr, cond):
-                return model(noisy, log_snr, cond, dropout_key=dropout_key, placement=placement)
-
-            return diffusion_loss(
-                denoise, schedule, frames, cond, noise_key, config.prediction, spread
-            )
-
-        loss, grads = jax.value_and_grad(loss_of)(state.params)
+        if config.accumulate == 1:
+            loss, grads = jax.value_and_grad(losses)(state.params, batch, empty, keys)
+        else:
+            loss, grads = _accumulated(losses, config.accumulate, state.params, batch, empty, keys)
         updates, moments = adam.update(grads, state.optimizer, state.params)
         params = cast(Params, optax.apply_updates(state.params, updates))
         after = TrainState(
@@ -137,3 +119,53 @@ def train_step(
         return after, {"loss": loss, "grad_norm": optax.tree.norm(grads)}
 
     return step
+
+
+def _loss_of(config: TrainConfig, graph: nnx.GraphDef[VideoUNet], placement: Placement):
+    """The loss of a batch as a function of the parameters."""
+    schedule = config.schedule
+
+    def loss_of(params: Params, batch: Batch, empty: Empty, keys: PRNGKeyArray) -> Array:
+        action_key, noise_key, dropout_key, low_key, single_key = keys
+        cond = conditioning(batch)
+        if config.single_action:
+            cond = single_action(cond, single_key, config.single_action, empty)
+        cond = dropped_action(cond, action_key, config.action_dropout, empty)
+        frames = to_model(batch["frames"])
+        if (factor := config.model.upscale) > 1:
+            cond = drawn_low(cond, frames, factor, schedule, config.low_noise, low_key)
+        spread = spread_of(config.model, cond)
+        model = bind(graph, in_compute(params, config))
+
+        def denoise(noisy, log_snr, cond):
+            return model(noisy, log_snr, cond, dropout_key=dropout_key, placement=placement)
+
+        return diffusion_loss(denoise, schedule, frames, cond, noise_key, config.prediction, spread)
+
+    return loss_of
+
+
+def _accumulated(losses, parts: int, params: Params, batch: Batch, empty: Empty, keys):
+    """Loss and gradient of a batch that is seen in parts, one after another, so that only one's
+    activations are held. Every real frame has the same weight, whatever part it is in; each part
+    draws noise of its own.
+
+    Sample i is in part i mod `parts`: so every device has its share of every part.
+    """
+    split = {name: _split(value, parts) for name, value in batch.items()}
+    real = split["frame_mask"].sum((1, 2)).astype(jnp.float32)
+    weights = real / jnp.maximum(real.sum(), 1)
+
+    def add(total, part):
+        index, weight, piece = part
+        own = jax.vmap(jax.random.fold_in, (0, None))(keys, index)
+        found = jax.value_and_grad(losses)(params, piece, empty, own)
+        return jax.tree.map(lambda a, b: a + weight * b, total, found), None
+
+    zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
+    return jax.lax.scan(add, zero, (jnp.arange(parts), weights, split))[0]
+
+
+def _split(value: Array, parts: int) -> Array:
+    """`[b, …]` as `[parts, b / parts, …]`."""
+    return jnp.moveaxis(value.reshape(-1, parts, *value.shape[1:]), 1, 0)
