@@ -21,6 +21,7 @@ from tests.bench import plot
 from tests.bench.narrations import Sizes
 from tests.bench.timing import Row, interleaved, progress, run_alone, status_mb
 from trainer.data.embeddings import Embeddings
+from trainer.data.keys import Keys
 from trainer.data.records import Records
 
 WIDTH, TOKENS = 512, 12
@@ -111,7 +112,7 @@ def look_up(out: str, count: str) -> dict[str, float]:
         turn(embeddings)
     growth = status_mb("VmRSS") - before
     other = Embeddings(out, info)
-    other._records = Records()
+    other._stores[0]._records = Records()
     sides = {"in place": embeddings, "array_record": other}
     taken = interleaved(ROUNDS, {name: lambda e=side: turn(e) for name, side in sides.items()})
     return {**taken, "growth": growth}
@@ -164,7 +165,7 @@ def key_costs(out: str, *counts: str) -> dict[str, list[float]]:
 
 def _find_seconds(out: str, info: EncoderInfo, count: int) -> float:
     """Per text, of finding the rows of random texts, a batch at a time; the second time."""
-    embeddings = Embeddings(out, info)
+    keys = Keys(out, info)
     seconds = 0.0
     for _ in range(2):
         rng = np.random.default_rng(32)
@@ -172,7 +173,7 @@ def _find_seconds(out: str, info: EncoderInfo, count: int) -> float:
         for _ in range(TURN // BATCH):
             texts = [_text(i) for i in rng.integers(0, count, BATCH)]
             begin = time.process_time()
-            found = embeddings._find(texts)
+            found = keys.find([text_key(text) for text in texts])
             seconds += time.process_time() - begin
             assert (found >= 0).all()
     return seconds / TURN

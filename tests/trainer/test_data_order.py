@@ -106,7 +106,8 @@ def test_the_mixture_is_within_one_sample_of_its_weights_at_every_step(table, mo
     batch_size=st.integers(1, 7),
 )
 def test_epochs_go_on_through_changes_of_the_weights(table, weights, steps, batch_size):
-    samples, eras, first = select(table, "train"), (), 0
+    samples, first = select(table, "train"), 0
+    eras: tuple[Era, ...] = ()
     drawn: list[int] = []
     for (moving, still), count in zip(weights, steps, strict=False):
         spec = _spec(weights={"moving": moving, "still": still}, batch_size=batch_size)

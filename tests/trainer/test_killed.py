@@ -121,7 +121,8 @@ def test_sigterm_saves_at_once_and_the_same_command_goes_on(start, straight, tmp
     said = _end(process)
     with Checkpoints(out, keep=None) as checkpoints:
         saved = checkpoints.latest()
-    assert saved == _steps(out) < STEPS and f"stopped by SIGTERM: step {saved} is saved" in said
+    assert saved is not None and saved == _steps(out) < STEPS
+    assert f"stopped by SIGTERM: step {saved} is saved" in said
     process = start(out, "--stopped-code", "75", "--steps", "1000")
     _wait(process, lambda: _steps(out) > saved)
     process.send_signal(signal.SIGTERM)

@@ -89,7 +89,7 @@ def test_a_batch_in_parts_has_the_gradient_of_all_its_real_frames(parts):
     _, found = jax.jit(train_step(config, graph))(state, parts.batch, parts.empty)
     loss_of = jax.jit(jax.value_and_grad(_loss_of(config, graph, ANYWHERE)))
     keys, real = keys_at(config.seed, state.step), parts.batch["frame_mask"].sum()
-    loss, grads = 0.0, jax.tree.map(jnp.zeros_like, state.params)
+    share, loss, grads = 0.0, 0.0, jax.tree.map(jnp.zeros_like, state.params)
     for i in range(2):
         piece = {name: value[i::2] for name, value in parts.batch.items()}
         share = piece["frame_mask"].sum() / real

@@ -21,7 +21,10 @@ from trainer.data import files
 from trainer.data.table import Span, Table
 
 _ALIASES = "*, dataset AS source, license AS licence"
-_CLOSED = {"enable_external_access": "false", "autoload_known_extensions": "false"}
+_CLOSED: dict[str, str | bool | int | float | list[str]] = {
+    "enable_external_access": "false",
+    "autoload_known_extensions": "false",
+}
 _ROWS = 1 << 18  # of the index at a time
 
 

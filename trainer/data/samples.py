@@ -85,8 +85,8 @@ def select(
         if len(rows):
             found[name] = _Windows(rows, windows_of) if windows == "any" else _Chosen(rows)
             for array in (np.frombuffer(name.encode(), np.uint8), rows, windows_of):
-                digest.update(np.ascontiguousarray(array))
-    digest.update(np.array(sorted(rejected), "<i8"))
+                digest.update(np.ascontiguousarray(array).data)
+    digest.update(np.array(sorted(rejected), "<i8").data)
     return Samples(by_dataset=found, rejected=frozenset(rejected), digest=digest.hexdigest())
 
 

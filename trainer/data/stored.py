@@ -45,9 +45,7 @@ class Stored:
         if out.shape[1:] != self._size or not 0 <= begin <= begin + len(out) <= self.num_frames:
             raise ValueError(f"frames {begin} to {begin + len(out)} of {self.num_frames}")
         if self._place is not None:
-            self._record.read_into(
-                self._place.begin + begin * self._bytes, memoryview(out).cast("B")
-            )
+            self._record.read_into(self._place.begin + begin * self._bytes, out.data.cast("B"))
         else:
             self._decode(begin, out)
 

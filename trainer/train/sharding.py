@@ -82,7 +82,7 @@ class Layout:
     def places(self, batch_size: int) -> list[int]:
         """Which samples of a batch this process's devices hold, in rising order."""
         found = self.batch.addressable_devices_indices_map((batch_size,)).values()
-        return sorted({i for [part] in found for i in range(batch_size)[part]})
+        return sorted({i for index in found if index for i in range(batch_size)[index[0]]})
 
     def put(self, batch: Mapping[str, np.ndarray], batch_size: int) -> dict[str, jax.Array]:
         """This process's part of a batch, the samples at its `places`, as global arrays that are
