@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from schemas import UsageError
 from tests.trainer import tiny_run as tiny
 from trainer.train import Checkpoints, abstract, train
-from trainer.train.checkpoint import DamagedError
 from trainer.train.checksum import checksums, damaged
+from trainer.train.damage import Damaged
 
 STEPS = 8
 
@@ -103,7 +103,7 @@ def test_what_simulates_is_checked_too(runs, tmp_path):
     _flip(_largest(run / "checkpoints" / "6" / "ema"))
     with Checkpoints(run, keep=None) as checkpoints:
         config = checkpoints.info(6).config
-        with pytest.raises(DamagedError, match=r"checkpoints/6: is damaged"):
+        with pytest.raises(Damaged, match=r"checkpoints/6: is damaged"):
             checkpoints.ema(6, config)
         checkpoints.ema(3, config)
 

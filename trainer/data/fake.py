@@ -8,7 +8,7 @@ than one row. A model can learn it, so a falling loss means something. Equal arg
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import ml_dtypes
@@ -62,22 +62,46 @@ class FakeSpec:
     width: int = 32
 
 
+Episodes = Mapping[Tier, Sequence[Sequence[Chunk]]]
+"""The episodes of a dataset at each tier, each the chunks of its steps."""
+
+
 def write_fake_table(out: Path, seed: int = 0, spec: FakeSpec | None = None) -> Path:
     """Writes the table into the folder `out` and returns it. The manifest comes last."""
     spec = spec or FakeSpec()
     tiers = [Tier.parse(text) for text in spec.tiers]
     moving = {t: [_moving(e, spec, t, seed) for e in range(spec.episodes)] for t in tiers}
     still = {t: [_still(i, spec, t, seed) for i in range(spec.images)] for t in tiers}
-    infos = [
-        _write_dataset(out, "moving", moving, spec.shards),
-        _write_dataset(out, "still", still, spec.shards),
-    ]
-    texts = {c.text for episode in moving[tiers[0]] + still[tiers[0]] for c in episode}
-    encoder = _write_embeddings(out, sorted({"", *texts}), spec.width, seed)
+    plan = digest(f"{seed} {spec}".encode()).hex()
+    datasets = {"moving": moving, "still": still}
+    return write_chunks(out, datasets, shards=spec.shards, width=spec.width, seed=seed, plan=plan)
+
+
+def write_chunks(
+    out: Path,
+    datasets: Mapping[str, Episodes],
+    *,
+    shards: int,
+    width: int,
+    seed: int = 0,
+    plan: str = "",
+) -> Path:
+    """Writes any chunks as a table into the folder `out` and returns it.
+
+    Args:
+        datasets: by name; all have the same tiers.
+        shards: of each dataset.
+        width: of the embeddings.
+        plan: hex digest for the manifest.
+    """
+    infos = [_write_dataset(out, name, found, shards) for name, found in datasets.items()]
+    tiers = list(next(iter(datasets.values())))
+    texts = {c.text for found in datasets.values() for e in found[tiers[0]] for c in e}
+    encoder = _write_embeddings(out, sorted({"", *texts}), width, seed)
     pq.write_table(columns.DEAD_LETTER_SCHEMA.empty_table(), out / layout.DEAD_LETTERS)
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
-        plan=digest(f"{seed} {spec}".encode()).hex(),
+        plan=plan,
         tiers=[str(tier) for tier in tiers],
         datasets=infos,
         encoders=(encoder,),
@@ -106,7 +130,7 @@ def _moving(episode: int, spec: FakeSpec, tier: Tier, seed: int) -> list[Chunk]:
             controls[i, :2] = delta * 0.05
             frames.append(_draw(place, background, tier))
         chunks.append(
-            _chunk(
+            fake_chunk(
                 dataset="moving",
                 episode_id=f"episode-{episode:03d}",
                 step=step,
@@ -128,7 +152,7 @@ def _still(image: int, spec: FakeSpec, tier: Tier, seed: int) -> list[Chunk]:
     rng = np.random.default_rng([seed, 1, image])
     frame = _draw(rng.integers(2, 10, 2), rng.integers(0, 96, 3), tier)
     return [
-        _chunk(
+        fake_chunk(
             dataset="still",
             episode_id=f"image-{image:03d}",
             step=0,
@@ -144,7 +168,8 @@ def _still(image: int, spec: FakeSpec, tier: Tier, seed: int) -> list[Chunk]:
     ]
 
 
-def _chunk(*, text: str, controls: np.ndarray, control_mask: np.ndarray, **fields) -> Chunk:
+def fake_chunk(*, text: str, controls: np.ndarray, control_mask: np.ndarray, **fields) -> Chunk:
+    """A chunk with these fields, and a passport that says that it is none of the real ones."""
     return Chunk(
         text=text,
         text_key=text_key(text),
@@ -178,9 +203,7 @@ def _encoded(frames: np.ndarray, tier: Tier) -> np.ndarray | tuple[bytes, ...]:
     return tuple(cv2.imencode(".jpg", f[..., ::-1])[1].tobytes() for f in frames)
 
 
-def _write_dataset(
-    out: Path, name: str, episodes: dict[Tier, list[list[Chunk]]], shards: int
-) -> DatasetInfo:
+def _write_dataset(out: Path, name: str, episodes: Episodes, shards: int) -> DatasetInfo:
     """Frames of every tier, and the index; episode i goes to shard i % shards."""
     shard_rows: dict[str, list[int]] = {split: [] for split in layout.SPLITS}
     for shard in range(shards):
@@ -239,7 +262,7 @@ def _index_row(
 
 
 def _info(
-    name: str, episodes: list[list[Chunk]], shard_rows: dict[str, list[int]], shards: int
+    name: str, episodes: Sequence[Sequence[Chunk]], shard_rows: dict[str, list[int]], shards: int
 ) -> DatasetInfo:
     chunks = [c for episode in episodes for c in episode]
     mask = chunks[0].control_mask

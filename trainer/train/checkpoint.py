@@ -29,6 +29,7 @@ from schemas import EncoderInfo, UsageError
 from trainer.configs.config import TrainConfig, differences
 from trainer.data import Era
 from trainer.train.checksum import checksums, damaged
+from trainer.train.damage import Damaged, reading
 from trainer.train.state import Params, TrainState, abstract
 
 FOLDER = "checkpoints"
@@ -88,10 +89,6 @@ class RunInfo:
         elif before.samples != self.samples and not found:
             found.append("the records that --exclude rejects")
         return found
-
-
-class DamagedError(UsageError):
-    """A checkpoint does not hold what was saved."""
 
 
 class Checkpoints:
@@ -164,7 +161,7 @@ class Checkpoints:
         """What made a checkpoint.
 
         Raises:
-            DamagedError: if it cannot be read.
+            Damaged: if it is not what was saved.
             UsageError: if another version of this program made it.
         """
         found = self._restored(step, run=ocp.args.JsonRestore())
@@ -178,7 +175,7 @@ class Checkpoints:
                 one device.
 
         Raises:
-            DamagedError: if they are not what was saved.
+            Damaged: if they are not what was saved.
         """
         like = _placed(like)
         found = self._restored(
@@ -218,34 +215,29 @@ class Checkpoints:
         return place
 
     def _restored(self, step: int, **wanted: Any) -> Any:
-        """Raises DamagedError, in all processes if in one."""
-        reason, found = "", None
+        """Raises Damaged, in all processes if in one, and UsageError as `damage.reading`."""
+        reason, found = None, None
         try:
-            found = self._manager.restore(step, args=ocp.args.Composite(**wanted))
-        except Exception as e:
-            # Orbax raises a plain Exception for a file that is not there
-            known = isinstance(e, _DAMAGE) or type(e) is Exception
-            if not known or any(code in str(e) for code in _UNREACHABLE):
-                raise
-            reason = f"{type(e).__name__}: {str(e).splitlines()[0] if str(e) else 'no reason'}"
+            with reading(self._folder / str(step)):
+                found = self._manager.restore(step, args=ocp.args.Composite(**wanted))
+        except Damaged as e:
+            reason = e
         self._agree(step, reason)
         return found
 
     def _verify(self, step: int, tree: Any, wanted: dict[str, int]) -> None:
         wrong = damaged(tree, wanted)
-        self._agree(step, f"{wrong[0]} is not what was saved" if wrong else "")
+        what = f"{self._folder / str(step)}: is damaged ({wrong[:1]} is not what was saved)"
+        self._agree(step, Damaged(what) if wrong else None)
 
-    def _agree(self, step: int, reason: str) -> None:
-        """Raises DamagedError if this or another process has a reason to."""
-        bad = bool(reason)
+    def _agree(self, step: int, reason: Damaged | None) -> None:
+        """Raises Damaged if this or another process has a reason to."""
+        bad = reason is not None
         if jax.process_count() > 1:
             bad = bool(multihost_utils.process_allgather(np.array(bad)).any())
         if bad:
-            reason = reason or "another process could not read it"
-            raise DamagedError(
-                f"{self.run}/{FOLDER}/{step}: is damaged ({reason}); `unisim train` sets it aside"
-                " and goes on from the one before"
-            )
+            where = f"{self._folder / str(step)}: is damaged (another process cannot read it)"
+            raise reason or Damaged(where)
 
 
 @jax.tree_util.register_dataclass
@@ -262,8 +254,3 @@ def _placed(tree: Any) -> Any:
     return jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding or one), tree
     )
-
-
-# what restoring raises if the bytes are others, and what is said where they only cannot be had
-_DAMAGE = (ValueError, KeyError, TypeError, FileNotFoundError, EOFError)
-_UNREACHABLE = ("PERMISSION_DENIED", "UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED")

@@ -17,7 +17,8 @@ from schemas import UsageError
 from trainer.configs.config import TrainConfig
 from trainer.data import EMPTY, batches
 from trainer.data.example import pad_tokens
-from trainer.train.checkpoint import Checkpoints, DamagedError
+from trainer.train.checkpoint import Checkpoints
+from trainer.train.damage import Damaged
 from trainer.train.guard import LossGuard
 from trainer.train.metrics import MetricsLog, Progress, read_metrics
 from trainer.train.setup import Setup, set_up
@@ -116,7 +117,7 @@ def _resumed(
                 say(f"going on with changes: {'; '.join(found)}")
             state, _ = checkpoints.restore(step, like)
             return setup.resumed(earlier, step), state
-        except DamagedError as e:
+        except Damaged as e:
             aside.append(checkpoints.set_aside(step))
             say(f"WARNING: {e}; it is {aside[-1]} now")
     if aside:

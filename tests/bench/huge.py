@@ -1,0 +1,106 @@
+"""Tables of very many rows that take little disk: every shard's frames are one file, linked."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+
+from schemas import NUM_SLOTS, Manifest, Tier
+from schemas.table import MANIFEST, frames_file
+from tests.bench.timing import status_mb
+from trainer.data import (
+    Embeddings,
+    ExampleMaker,
+    ExampleSpec,
+    Order,
+    OrderSpec,
+    Table,
+    batches,
+    begin,
+    select,
+)
+from trainer.data.fake import fake_chunk, write_chunks
+
+SHARD = 3000  # rows, about what 128 MB of base frames have
+SOURCES = ("a", "b", "c", "d", "e")
+_TIER = Tier(8, 16, "raw")
+_BATCH = 256
+
+
+def write(out: Path, *, rows: int) -> Path:
+    """A table of so many rows, in equal parts of five datasets."""
+    if (out / MANIFEST).exists():
+        return out
+    shutil.rmtree(out, ignore_errors=True)
+    shards = -(-rows // SHARD // len(SOURCES))
+    small = {name: {_TIER: [_episode(name, i) for i in range(SHARD // 4)]} for name in SOURCES}
+    write_chunks(out, small, shards=1, width=8)
+    manifest = Manifest.from_json((out / MANIFEST).read_text())
+    datasets = []
+    for d in manifest.datasets:
+        only = out / frames_file(_TIER, d.name, d.version, "train", 0, 1)
+        for shard in range(shards):
+            os.link(only, out / frames_file(_TIER, d.name, d.version, "train", shard, shards))
+        counts = {split: each * shards for split, each in d.shard_rows.items()}
+        chunks = sum(map(sum, counts.values()))
+        datasets.append(dataclasses.replace(d, shard_rows=counts, num_shards=shards, chunks=chunks))
+    (out / MANIFEST).write_text(dataclasses.replace(manifest, datasets=datasets).to_json())
+    return out
+
+
+def _episode(dataset: str, number: int):
+    rng = np.random.default_rng(number)
+    return [
+        fake_chunk(
+            dataset=dataset,
+            episode_id=f"episode-{number:06d}",
+            step=step,
+            split="train",
+            frames=rng.integers(0, 256, (4, 8, 16, 3), np.uint8),
+            times=np.arange(4, dtype=np.float32) + 4 * step,
+            fps=5.0,
+            text=f"text {number % 200}",
+            controls=np.zeros((4, NUM_SLOTS), np.float32),
+            control_mask=np.zeros(NUM_SLOTS, bool),
+            is_last=step == 3,
+        )
+        for step in range(4)
+    ]
+
+
+def _iterator(path: str, step: int):
+    table = Table(path)
+    spec = ExampleSpec(frames=4, history=(4, 3, 2, 1), tokens=8)
+    samples = select(table, "train")
+    weights = {name: 1.0 + i for i, name in enumerate(SOURCES)}
+    order = Order(samples, [begin(samples, OrderSpec(weights=weights, batch_size=_BATCH, seed=0))])
+    iterator = batches(ExampleMaker(table, Embeddings.of(table), spec), order)
+    iterator.set_state({"next_index": step})
+    return iterator
+
+
+def resume(path: str) -> dict[str, float]:
+    """Seconds from nothing but imports to the first batch of step 1,000,000, and the most memory."""
+    start = time.perf_counter()
+    next(_iterator(path, 1_000_000))
+    return {"seconds": time.perf_counter() - start, "mb": status_mb("VmHWM")}
+
+
+def memory(path: str, count: int = 100_000) -> dict[str, float]:
+    """Resident megabytes after 1,000 batches and at the end."""
+    iterator, seen = _iterator(path, 0), {}
+    start = time.perf_counter()
+    for i in range(1, count + 1):
+        next(iterator)
+        if i % 5000 == 0 or i == 1000:
+            seen[i] = status_mb("VmRSS")
+            print(
+                json.dumps({"batches": i, "mb": seen[i], "rate": i / (time.perf_counter() - start)})
+            )
+    return {"batches": count, "begin": seen[1000], "end": seen[count], "most": status_mb("VmHWM")}
