@@ -7,9 +7,8 @@ with TensorFlow's when both live in one process. Field numbers are those of Tens
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -99,8 +98,7 @@ def encode(values: Mapping[str, Value]) -> bytes:
     return example.SerializeToString(deterministic=True)
 
 
-@dataclasses.dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """Where one byte string lies in a serialized Example.
 
     Attributes:
@@ -133,15 +131,13 @@ def locate(head: bytes, name: str) -> Place:
         of_feature, at = _varint(head, found + len(key))
         of_list, at_list = _varint(head, at + 1)
         size, begin = _varint(head, at_list + 1)
-        entry = found - len(_as_varint(found_size := at - found + of_feature)) - 1
+        # the entry's own length stands before its key
+        entry = found - 1 - ((at - found + of_feature).bit_length() + 6) // 7
         if (
             found < 0
-            or head[at] != _LENGTH_DELIMITED
-            or head[at_list] != _LENGTH_DELIMITED
-            or begin + size != at + of_feature
-            or begin + size != at_list + of_list
-            or head[entry:found] != b"\n" + _as_varint(found_size)
-            or head[0] != _LENGTH_DELIMITED
+            or not head[0] == head[entry] == head[at] == head[at_list] == _LENGTH_DELIMITED
+            or _varint(head, entry + 1) != (at - found + of_feature, found)
+            or not begin + size == at_list + of_list == at + of_feature
         ):
             raise IndexError
         _, first = _varint(head, 1)
@@ -160,16 +156,16 @@ _LENGTH_DELIMITED = 0x0A  # field 1, of a given length
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
     """A number of at most 35 bits, and where it ends. Raises IndexError."""
-    value = shift = 0
-    while True:
-        byte = data[at]
+    byte = data[at]
+    value, shift = byte & 0x7F, 7
+    while byte > 0x7F and shift < 35:
         at += 1
+        byte = data[at]
         value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
         shift += 7
-        if shift > 28:
-            raise IndexError
+    if byte > 0x7F:
+        raise IndexError
+    return value, at + 1
 
 
 def _as_varint(value: int) -> bytes:
@@ -223,10 +219,18 @@ class Example(Mapping[str, "list[bytes] | np.ndarray"]):
 
     def bytes_list(self, name: str) -> list[bytes]:
         """The feature's byte strings. Raises DataError if it holds numbers."""
+        if name in self._feature and (found := self._feature[name].bytes_list.value):
+            return list(found)
         value = self[name]
         if not isinstance(value, list):
             raise DataError(f"feature {name!r} holds {value.dtype}, wanted bytes")
         return value
+
+    def number(self, name: str) -> int:
+        """The feature's one whole number. Raises DataError if it is another thing."""
+        if name in self._feature and len(found := self._feature[name].int64_list.value) == 1:
+            return found[0]
+        raise DataError(f"feature {name!r} is not one whole number")
 
     def numbers(self, name: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
         """The feature's numbers, reshaped to `shape` (one -1 allowed). Raises DataError if they

@@ -5,8 +5,8 @@
 Our loader beside mosaicml-streaming's and webdataset's, on the same two cores, in turns; everybody
 reads from the page cache, shuffled, with 0, 1 and 2 workers or threads, and the fastest of these
 counts. Clips a second, medians of rounds. Peers hold their clips cut beforehand, one per 16 frames;
-ours begin at any frame where the row says so. Then what a resume far into a large mixture takes, and
-what the loader keeps in memory.
+ours begin at any frame where the row says so. Then what a resume far into a large mixture takes,
+and what the loader keeps in memory.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import argparse
 import datetime
 import os
 import statistics
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -153,8 +154,6 @@ def _ours(part: str, path: str, threads: int):
     iterator = batches(maker, order, threads=threads)
 
     def seconds() -> float:
-        import time
-
         start = time.perf_counter()
         for _ in range(COUNT[part]):
             next(iterator)

@@ -8,8 +8,8 @@
     {"seconds": 0.9}
 
 The first opens a dataset that `write` made of `clips.npz` in the folder, and takes a batch; the
-second takes so many. What a batch holds is what the part says: `windows` 16 frames each, `base` those
-of a base-tier example with embedding and controls, `jpeg` 16 frames each that are decoded.
+second takes so many. What a batch holds is what the part says: `windows` 16 frames each, `base`
+what a base-tier example has, with embedding and controls, `jpeg` 16 frames each that are decoded.
 """
 
 from __future__ import annotations

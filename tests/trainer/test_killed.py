@@ -157,15 +157,19 @@ def test_sigkill_at_any_moment_loses_nothing_but_time(start, straight, tmp_path)
 def test_from_one_process_to_two_and_back(start, tmp_path):
     """Two devices each time, so that sums have the same parts."""
     straight, out = tmp_path / "straight", tmp_path / "run"
-    _end(start(straight, "--steps", "24", **TWO_DEVICES))
+    _end(start(straight, "--steps", "40", **TWO_DEVICES))
     _end(start(out, "--steps", "8", **TWO_DEVICES))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    flags = ("--coordinator", address, "--processes", "2", "--steps", "16", "--process")
+    flags = ("--coordinator", address, "--processes", "2", "--steps", "40", "--process")
     one_device = {"XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
     pair = [start(out, *flags, str(i), **one_device) for i in range(2)]
+    _wait(pair[0], lambda: _steps(out) > 10)
+    pair[1].send_signal(signal.SIGTERM)  # one of them is asked, both save and end
     said = [_end(process) for process in pair]
+    saved = _steps(out)
+    assert 10 < saved < 40 and f"stopped by SIGTERM: step {saved} is saved" in said[0]
     assert f"resuming {out} at step 8" in said[0] and "step" not in said[1]
-    assert "at step 16" in _end(start(out, "--steps", "24", **TWO_DEVICES))
-    _same(out, straight, 24)
+    assert f"at step {saved}" in _end(start(out, "--steps", "40", **TWO_DEVICES))
+    _same(out, straight, 40)

@@ -150,10 +150,10 @@ class ExampleMaker:
         """All but the tokens of one example."""
         row = sample.row
         first = self._record(row, records)
-        follows = self._before(row, records) is not None
-        begin = sample.begin + (not follows and first.num_frames > 1)
         with self.table.reading(row):
             example["control_mask"][:] = first.control_mask
+            begins = first.is_first or row - 1 in self._rejected
+        begin = sample.begin + (begins and first.num_frames > 1)
         done = self._fill_target(example, row, begin, records)
         example["frames"][done:] = 0
         example["frame_mask"][:done] = True

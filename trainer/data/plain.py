@@ -27,6 +27,7 @@ _SIMPLE = ord("r")  # the chunk type, in the lowest byte; the number of records 
 _MAGIC = 0x71930E704FDAE05E
 _LONGEST = 9  # bytes of a varint of 63 bits
 _LARGEST = 1 << 30  # bytes of a chunk
+_HEAD = 4096  # bytes of a record that are read with its chunk's header
 
 
 class PlainFile:
@@ -84,14 +85,19 @@ class PlainRecord:
         self._fd, self._offset, self.size = file._fd, offset, size
         width = (max(size, 1).bit_length() + 6) // 7  # of the size as a varint
         self._start = _CHUNK_HEADER.size + 2 + width
-        header = bytearray(_CHUNK_HEADER.size)
-        _read_into(self._fd, offset, 0, memoryview(header))
-        if _CHUNK_HEADER.unpack(header) != (2 + width + size, _SIMPLE | 1 << 8, size):
+        # the header, and at once what is wanted next
+        data = bytearray(self._start + min(size, _HEAD))
+        _read_into(self._fd, offset, 0, memoryview(data))
+        if _CHUNK_HEADER.unpack_from(data) != (2 + width + size, _SIMPLE | 1 << 8, size):
             raise ValueError(f"at byte {offset}: not the {size} bytes that the file's index says")
+        self._head = bytes(memoryview(data)[self._start :])
 
     def read(self, begin: int, end: int) -> bytes:
         """Bytes `begin` to `end`, as many of them as the record has."""
-        data = bytearray(max(0, min(end, self.size) - begin))
+        end = min(end, self.size)
+        if end <= len(self._head):
+            return self._head[begin:end]
+        data = bytearray(max(0, end - begin))
         self.read_into(begin, memoryview(data))
         return bytes(data)
 

@@ -15,7 +15,7 @@ from schemas import NUM_SLOTS, DataError, Tier
 from schemas.example import Example, locate, of_entries
 from trainer.data.records import Record
 
-_HEAD = 8192  # bytes, of which the features before the frames take about 3,000
+_HEAD = 4096  # bytes, of which the features before the frames take about 3,000
 
 
 class Stored:
@@ -83,12 +83,12 @@ class Stored:
     @property
     def is_first(self) -> bool:
         """Whether its episode begins with it."""
-        return bool(self._tail.numbers("is_first", (1,))[0])
+        return bool(self._tail.number("is_first"))
 
     @property
     def is_last(self) -> bool:
         """Whether its episode ends with it."""
-        return bool(self._tail.numbers("is_last", (1,))[0])
+        return bool(self._tail.number("is_last"))
 
     @functools.cached_property
     def _tail(self) -> Example:
