@@ -86,12 +86,13 @@ $(PEERS)/.complete: tests/bench/peers.txt
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r tests/bench/peers.txt
 	@touch $@
 
-# What the model is measured against (6 GB: it brings PyTorch too, of its own wishes).
+# What the loader is measured against: it brings PyTorch too.
 $(PEERS)-loader/.complete: tests/bench/peers_loader.txt
 	$(PYTHON) -m venv $(PEERS)-loader
 	$(PEERS)-loader/bin/python -m pip install --quiet --disable-pip-version-check -r tests/bench/peers_loader.txt
 	@touch $@
 
+# What the model is measured against (6 GB: it brings PyTorch too, of its own wishes).
 $(PEERS)-model/.complete: tests/bench/peers_model.txt
 	$(PYTHON) -m venv $(PEERS)-model
 	$(PEERS)-model/bin/python -m pip install --quiet --disable-pip-version-check -r tests/bench/peers_model.txt

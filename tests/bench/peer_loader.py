@@ -87,7 +87,7 @@ class Loaded:
         out = write(library, folder, part)
         example = next(_samples(folder, part))
         self._shapes = {
-            n: (v.dtype, v.shape) for n, v in example.items() if not isinstance(v, list)
+            n: (v.dtype, v.shape) for n, v in example.items() if isinstance(v, np.ndarray)
         }
         open_ = self._mosaic if library == "mosaicml-streaming" else self._webdataset
         self._loader = open_(out, batch, workers)

@@ -107,11 +107,14 @@ def test_the_mixture_is_within_one_sample_of_its_weights_at_every_step(table, mo
 )
 def test_epochs_go_on_through_changes_of_the_weights(table, weights, steps, batch_size):
     samples, first = select(table, "train"), 0
-    eras: tuple[Era, ...] = ()
+    eras: list[Era] = []
     drawn: list[int] = []
     for (moving, still), count in zip(weights, steps, strict=False):
         spec = _spec(weights={"moving": moving, "still": still}, batch_size=batch_size)
-        eras = go_on(eras, first, samples, spec, changed=False) if eras else (begin(samples, spec),)
+        if eras:
+            eras = list(go_on(eras, first, samples, spec, changed=False))
+        else:
+            eras = [begin(samples, spec)]
         order = Order(samples, eras)
         mine = [s.row for step in range(first, first + count) for s in order.batch(step)]
         kinds = np.isin(mine, table.rows("train", "still")).astype(int)
