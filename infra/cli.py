@@ -14,6 +14,7 @@ VERBS = {
     "embed": "embed a table's new texts, or all of them with another text encoder",
     "forget": "remove records by source, licence or URI, with what was made of them",
     "audit": "re-read every record of a table and check it",
+    "stage": "copy what a run needs of a table to a disk near by, and check it",
     "train": "train a simulator on a table",
     "why": "name the exact samples of a training step, with their passports",
     "preflight": "compile a training step for TPUs without one: does it fit, how long does it take",

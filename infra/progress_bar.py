@@ -23,7 +23,7 @@ class Bar:
         self._what, self._total, self._unit = what, max(total, 1), unit
         self._live = sys.stderr.isatty()
         self._begin = self._last = time.monotonic()
-        self._done = 0
+        self._done = 0.0
         self._shown = False
 
     def __enter__(self) -> Bar:
@@ -32,7 +32,7 @@ class Bar:
     def __exit__(self, *_: object) -> None:
         self._clear()
 
-    def add(self, count: int) -> None:
+    def add(self, count: float) -> None:
         """So many more are done."""
         self._done += count
         now = time.monotonic()

@@ -94,9 +94,12 @@ def test_damage_is_reported_with_the_file_and_the_remedy(path, tmp_path):
         file.write_bytes(data)
     with pytest.raises(UsageError, match=r"moving-train.*unisim audit"):
         Table(str(copy)).chunk(0)
-    shutil.rmtree(copy / "frames-24x40")
+    next((copy / "frames-24x40").rglob("moving-train*")).unlink()
     with pytest.raises(UsageError, match=r"moving-train.*unisim audit"):
-        Table(str(copy)).chunk(0)
+        Table(str(copy)).chunks(range(9))
+    shutil.rmtree(copy / "frames-24x40")
+    with pytest.raises(UsageError, match=r"frames-24x40: is not there; .*unisim stage"):
+        Table(str(copy))
 
 
 def test_an_index_that_does_not_fit_the_manifest_is_refused(path, tmp_path):

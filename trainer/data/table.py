@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import dataclasses
 import itertools
+import os
 from collections.abc import Sequence
 
 import numpy as np
@@ -88,6 +89,8 @@ class Table:
             raise UsageError(
                 f"{self.path}: have {', '.join(map(str, tiers))}; name one with --tier"
             )
+        for path in self.paths:
+            _check_there(path, self.tier)
         # the same when embeddings are added: a run may go on from before
         digests = [digest(manifest.without_text().encode()) for manifest in self.manifests]
         self.digest = (digests[0] if len(digests) == 1 else digest(b"".join(digests))).hex()
@@ -250,6 +253,16 @@ def _tier(path: str, manifest: Manifest, wanted: str | None) -> Tier:
             " prepare the table with that tier"
         )
     return tiers[name]
+
+
+def _check_there(path: str, tier: Tier) -> None:
+    """A copy may have been made of some tiers only."""
+    folder = f"{path}/frames-{tier.name}"
+    if "://" not in path and not os.path.isdir(folder):
+        raise UsageError(
+            f"{folder}: is not there; if this is a copy, `unisim stage --tier {tier.name}` adds it,"
+            " else `unisim audit` tells what is lost"
+        )
 
 
 def _spans(paths: list[str], manifests: list[Manifest]):
