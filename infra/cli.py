@@ -17,6 +17,7 @@ VERBS = {
     "stage": "copy what a run needs of a table to a disk near by, and check it",
     "train": "train a simulator on a table",
     "why": "name the exact samples of a training step, with their passports",
+    "goodput": "tell where the wall time of a run went",
     "preflight": "compile a training step for TPUs without one: does it fit, how long does it take",
     "simulate": "roll a trained simulator out from an image and a list of actions",
     "demo": "make a small corpus and run all of the above on it",

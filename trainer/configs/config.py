@@ -33,6 +33,7 @@ FREE = (
     "keep_every",
     "spike",
     "prefetch",
+    "validate_every",
     "log_every",
     "read_threads",
     "model_axis",
@@ -166,6 +167,9 @@ class TrainConfig:
     prefetch: int = 2
     """Batches that are put on the devices ahead."""
 
+    validate_every: int = 0
+    """Steps between validations on split val; 0 never validates."""
+
     log_every: int = 100
     """Steps between progress lines."""
 
@@ -179,6 +183,7 @@ class TrainConfig:
             if getattr(self, name) < 1:
                 raise UsageError(f"{_flag(name)} is {getattr(self, name)}, wanted 1 or more")
         free = ("warmup_steps", "weight_decay", "clip_norm", "read_threads", "keep_every", "spike")
+        free += ("validate_every",)
         for name in free:
             if not getattr(self, name) >= 0:
                 raise UsageError(f"{_flag(name)} is {getattr(self, name)}, wanted 0 or more")

@@ -48,15 +48,35 @@ def diffusion_loss(
         The mean; 0 if no frame is real.
     """
     time_key, noise_key = jax.random.split(key)
-    real = cond.frame_mask
-    pixels = real[:, :, None, None, None]
-    frames = jnp.where(pixels, frames.astype(jnp.float32), 0)
-    log_snr = schedule.log_snr(jax.random.uniform(time_key, frames.shape[:1]))
+    times = jax.random.uniform(time_key, frames.shape[:1])
     noise = jax.random.normal(noise_key, frames.shape)
+    each = frame_errors(denoise, schedule, frames, cond, times, noise, prediction, spread)
+    return each.sum() / jnp.maximum(cond.frame_mask.sum(), 1)
+
+
+def frame_errors(
+    denoise: DenoiseFn,
+    schedule: CosineSchedule,
+    frames: Float[Array, "b t h w 3"],
+    cond: Conditioning,
+    times: Float[Array, " b"],
+    noise: Float[Array, "b t h w 3"],
+    prediction: Prediction = "noise",
+    spread: Float[Array, " b"] | float = 1.0,
+) -> Float[Array, "b t"]:
+    """Squared errors as `diffusion_loss` averages them, the mean over each frame's pixels; 0 of
+    padded frames.
+
+    Args:
+        times: of each sample, in [0, 1].
+        noise: ε.
+    """
+    pixels = cond.frame_mask[:, :, None, None, None]
+    frames = jnp.where(pixels, frames.astype(jnp.float32), 0)
+    log_snr = schedule.log_snr(times)
     alpha, sigma = (v[:, None, None, None, None] for v in alpha_sigma(log_snr))
     error = denoise(alpha * frames + sigma * noise, log_snr, cond) - noise
     if prediction == "velocity":
         spread = jnp.reshape(jnp.asarray(spread), (-1, 1, 1, 1, 1))
         error *= jnp.sqrt(jnp.square(alpha * spread) + jnp.square(sigma)) / (alpha * spread)
-    each = jnp.square(jnp.where(pixels, error, 0)).mean((2, 3, 4))
-    return each.sum() / jnp.maximum(real.sum(), 1)
+    return jnp.square(jnp.where(pixels, error, 0)).mean((2, 3, 4))

@@ -13,6 +13,8 @@ import math
 import os
 from typing import Any
 
+import jax
+
 from schemas import UsageError, did_you_mean
 
 _GIB = 1 << 30
@@ -115,6 +117,36 @@ def parse(topology: str) -> tuple[Chip, int]:
         known = ", ".join(f"{name}:{s}" for s in CHIPS[name].slices)
         raise UsageError(f"--topology {topology} does not exist; there are {known}")
     return CHIPS[name], math.prod(int(side) for side in shape.split("x"))
+
+
+_KINDS = {
+    "TPU v2": "v2",
+    "TPU v3": "v3",
+    "TPU v4": "v4",
+    "TPU v5 lite": "v5e",
+    "TPU v5e": "v5e",
+    "TPU v5": "v5p",
+    "TPU v5p": "v5p",
+    "TPU v6 lite": "v6e",
+    "TPU v6e": "v6e",
+}
+"""JAX's `device_kind` -> generation."""
+
+
+def utilisation(compiled: Any, device_kind: str | None = None) -> float:
+    """The share of a device's peak FLOP/s that one run a second of a compiled program takes: times
+    the runs per second, its model FLOPs utilisation. 0 where the peak is not known.
+
+    Args:
+        compiled: as JAX compiles it; what is computed again in the backward pass counts.
+        device_kind: of what it runs on; None is this process's first device.
+    """
+    from trainer.train.costs import costs
+
+    name = _KINDS.get(device_kind or jax.devices()[0].device_kind)
+    if name is None:
+        return 0.0
+    return costs(compiled.as_text()).flops / (CHIPS[name].flops / CHIPS[name].cores)
 
 
 def is_available() -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import collections
 import dataclasses
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,14 +17,17 @@ from trainer.configs.config import TrainConfig
 from trainer.data import EMPTY, batches
 from trainer.data.example import pad_tokens
 from trainer.train.checkpoint import Checkpoints
+from trainer.train.chips import utilisation
 from trainer.train.damage import Damaged
+from trainer.train.goodput import Ledger, read_goodput
 from trainer.train.guard import LossGuard
-from trainer.train.metrics import MetricsLog, Progress, read_metrics
+from trainer.train.metrics import MetricsLog, Progress, read_metrics, span
 from trainer.train.setup import Setup, set_up
 from trainer.train.sharding import Layout
 from trainer.train.state import TrainState, abstract, graph_of, init
 from trainer.train.step import Metrics, train_step
 from trainer.train.stop import Stop
+from trainer.train.validation import VALIDATION, Validation
 
 Say = Callable[[str], None]
 _AHEAD = 2  # steps that are begun before the values of the one before them are waited for
@@ -151,9 +153,14 @@ class _Run:
         config, self._first = setup.config, setup.step
         self._log = MetricsLog(out, setup.step) if jax.process_index() == 0 else None
         self._guard = LossGuard(out, config.spike)
+        self._ledger = Ledger(out, setup.step, write=jax.process_index() == 0)
         self._progress = Progress(
             first=setup.step, steps=config.steps, batch_size=config.batch_size
         )
+        self._validation = Validation(setup) if config.validate_every else None
+        self._validated = None
+        if self._validation and jax.process_index() == 0:
+            self._validated = MetricsLog(out, setup.step, VALIDATION)
         self._pending: collections.deque[tuple[int, Metrics]] = collections.deque()
         self._losses: list[float] = []
         self._saved = setup.step
@@ -167,7 +174,13 @@ class _Run:
         feed = _ahead(setup)
         empty = pad_tokens(setup.embeddings.lookup(EMPTY), config.tokens)
         empty = setup.layout.put_whole(empty)
-        run_step = _compiled(setup, state, (batch := next(feed)), empty)
+        with self._ledger.spending("data"):
+            batch = next(feed)
+        with self._ledger.spending("compile"):
+            run_step = _compiled(setup, state, batch, empty)
+        peak_share = utilisation(run_step)
+        if self._validation and (missing := self._validation.missing):
+            self._say(f"nothing of {', '.join(missing)} is in split val, so it is not validated")
         with jax.transfer_guard("disallow"):
             while step < config.steps and not stop.at(step):
                 state, metrics = run_step(state, batch, empty)
@@ -175,16 +188,16 @@ class _Run:
                 self._pending.append((step, metrics))
                 self._check(_AHEAD)
                 if step < config.steps:
-                    before = time.perf_counter()
-                    batch = next(feed)
-                    self._progress.waited(time.perf_counter() - before)
+                    with self._ledger.spending("data"):
+                        batch = next(feed)
                 save = step % config.save_every == 0 or step == config.steps
                 if save or step % config.log_every == 0 or step == self._first + 1:
                     self._check(0)
-                    self._say(self._progress.line(step, float(np.mean(self._losses))))
-                    self._losses.clear()
+                    self._tell(step, peak_share)
                 if save:
                     self._save(step, state)
+                if self._validation and step % config.validate_every == 0:
+                    self._validate(self._validation, step, state)
             if step > self._saved:  # stopped
                 self._check(0)
                 self._save(step, state)
@@ -200,11 +213,26 @@ class _Run:
                 self._log.write(step, values)
             self._losses.append(values["loss"])
 
+    def _tell(self, step: int, peak_share: float) -> None:
+        loss, waited = float(np.mean(self._losses)), self._ledger.waited
+        self._say(self._progress.line(step, loss, waited=waited, utilisation=peak_share))
+        self._ledger.write(step)
+        self._losses.clear()
+
+    def _validate(self, validation: Validation, step: int, state: TrainState) -> None:
+        with jax.transfer_guard("allow"), self._ledger.spending("validation"):
+            found = validation.run(state.ema)
+        if self._validated:
+            self._validated.write(step, found)
+        sources = ", ".join(f"{name} {loss:.4f}" for name, loss in found["by_source"].items())
+        self._say(f"validation at step {step}: loss {found['loss']:.4f}; {sources}")
+
     def _save(self, step: int, state: TrainState) -> None:
         # the batch of a step is a function of the step, so its number is the place in the data
-        with jax.transfer_guard("allow"):
+        with jax.transfer_guard("allow"), self._ledger.spending("checkpoint"):
             self._checkpoints.save(step, state, {"next_index": step}, self._setup.info)
         self._saved = step
+        self._ledger.write(step)
 
 
 def _ahead(setup: Setup) -> Iterator[dict[str, jax.Array]]:
@@ -244,4 +272,6 @@ def _result(out: Path, step: int, rate: float, steps: int, say: Say) -> TrainRes
             f"done: step {step}, loss {first:.4f} (mean of the first {tenth}) -> {last:.4f} (of the"
             f" last {tenth}), {rate:.3g} steps/s; run in {out}"
         )
+    if jax.process_index() == 0 and (spent := read_goodput(out)):
+        say(f"goodput {spent.share:.0%} of {span(sum(spent.seconds.values()))}: `unisim goodput`")
     return TrainResult(step=step, first_loss=first, last_loss=last, rate=rate, stopped=stopped)

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from schemas import UsageError
 
@@ -20,22 +21,23 @@ class MetricsLog:
     Args:
         run: the run's folder.
         step: steps done; later lines are dropped.
+        name: of the file.
     """
 
-    def __init__(self, run: Path, step: int):
-        self._path = run / METRICS
-        kept = [line for line in read_metrics(run) if line["step"] <= step]
+    def __init__(self, run: Path, step: int, name: str = METRICS):
+        self._path = run / name
+        kept = [line for line in read_metrics(run, name) if line["step"] <= step]
         temporary = self._path.with_suffix(".tmp")
         temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
         temporary.replace(self._path)
 
-    def write(self, step: int, values: Mapping[str, float]) -> None:
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
         """Appends one step's values."""
         with self._path.open("a") as f:
             f.write(json.dumps({"step": step, **values}) + "\n")
 
 
-def read_metrics(run: Path) -> list[dict[str, float]]:
+def read_metrics(run: Path, name: str = METRICS) -> list[dict[str, Any]]:
     """The lines of a run's metrics, none if there is no file.
 
     A last line that a killed run left half written is dropped.
@@ -43,7 +45,7 @@ def read_metrics(run: Path) -> list[dict[str, float]]:
     Raises:
         UsageError: if another line is not JSON.
     """
-    path = run / METRICS
+    path = run / name
     lines = path.read_text().splitlines() if path.exists() else []
     found = []
     for i, line in enumerate(lines):
@@ -68,33 +70,40 @@ class Progress:
 
     def __init__(self, *, first: int, steps: int, batch_size: int):
         self._first, self._steps, self._batch_size = first + 1, steps, batch_size
-        self._since, self._waited = time.perf_counter(), 0.0
-
-    def waited(self, seconds: float) -> None:
-        """Notes that the loop waited so long for a batch."""
-        self._waited += seconds
+        self._since = time.perf_counter()
+        self._last = (self._since, self._first, 0.0)
 
     def rate(self, step: int) -> float:
-        """Steps per second; 0 before the second step."""
+        """Steps per second since the first; 0 before the second step."""
         return max(0, step - self._first) / max(time.perf_counter() - self._since, 1e-9)
 
-    def line(self, step: int, loss: float) -> str:
-        """ "step 40/200  loss 0.4132  2.1 steps/s  8.4 samples/s  0% data wait  76 s left" """
-        now = f"step {step}/{self._steps}  loss {loss:.4f}"
+    def line(self, step: int, loss: float, *, waited: float = 0.0, utilisation: float = 0.0) -> str:
+        """A line of what went on since the one before:
+
+        "step 40/200  loss 0.4132  2.1 steps/s  8.4 samples/s  0% data wait  41% MFU  76 s left"
+
+        Args:
+            waited: seconds that the run has waited for batches until now.
+            utilisation: share of the devices' peak that one step a second would take; 0 if that is
+                not known.
+        """
+        text, now = f"step {step}/{self._steps}  loss {loss:.4f}", time.perf_counter()
         if step == self._first:
-            compiled = time.perf_counter() - self._since
-            self._since, self._waited = time.perf_counter(), 0.0
-            return f"{now}  (compiled in {_span(compiled)})"
-        rate = self.rate(step)
-        left = _span((self._steps - step) / rate)
-        waited = self._waited / max(time.perf_counter() - self._since, 1e-9)
-        return (
-            f"{now}  {rate:.3g} steps/s  {rate * self._batch_size:.3g} samples/s"
-            f"  {waited:.0%} data wait  {left} left"
-        )
+            compiled, self._since = now - self._since, now
+            self._last = (now, step, waited)
+            return f"{text}  (compiled in {span(compiled)})"
+        (since, before, already), self._last = self._last, (now, step, waited)
+        seconds = max(now - since, 1e-9)
+        rate = (step - before) / seconds
+        text += f"  {rate:.3g} steps/s  {rate * self._batch_size:.3g} samples/s"
+        text += f"  {(waited - already) / seconds:.0%} data wait"
+        if utilisation:
+            text += f"  {rate * utilisation:.0%} MFU"
+        return f"{text}  {span((self._steps - step) / max(rate, 1e-9))} left"
 
 
-def _span(seconds: float) -> str:
+def span(seconds: float) -> str:
+    """ "76 s", "12 min" or "30 h"."""
     minutes = seconds / 60
     if seconds < 100:
         return f"{seconds:.0f} s"
