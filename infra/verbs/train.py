@@ -1,8 +1,13 @@
 """`unisim train`: a prepared table in, a simulator out."""
 
 # annotations stay values here: tyro reads those of a class that exists only inside `main`
+import dataclasses
 import json
 import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
 
 DESCRIPTION = """Trains the video diffusion model on a prepared table, on all devices JAX finds.
 
@@ -18,14 +23,38 @@ examples:
 """
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunFlags:
+    """What is trained on, where the run is, and what it does when it ends."""
+
+    data: Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
+    """The prepared table: the --out of `unisim prepare`, a folder or a URI; once per table of
+    several, which are trained on as one."""
+    out: Path
+    """The run's folder: gets config.json, metrics.jsonl and checkpoints/."""
+    encoder: str | None = None
+    """Whose embeddings of the texts: a folder under text/. Default: the table's own; `unisim
+    audit` names them, `unisim embed` adds one."""
+    dry_run: bool = False
+    """Print the config, all fields resolved, and the mixture with its epochs; train nothing."""
+    accept_changes: bool = False
+    """Go on with a run though its table or config is not what it began with."""
+    stopped_code: int = 0
+    """Exit code when SIGTERM stopped the run and it was saved, as a scheduler may take 0 for
+    the end of it all."""
+    coordinator: str | None = None
+    """HOST:PORT of the first process, of several that train as one; with --processes and
+    --process."""
+    processes: int | None = None
+    """How many they are."""
+    process: int | None = None
+    """Which of them this one is, from 0."""
+    distributed: bool = False
+    """One of several processes that find each other, as on a slice of TPUs and under Slurm."""
+
+
 def main(argv: list[str]) -> int:
     """Runs the verb. Raises UsageError for what cannot be done."""
-    import dataclasses
-    from pathlib import Path
-    from typing import Annotated, Literal
-
-    import tyro
-
     from infra.verbs._config import config_name, parse
     from trainer import configs
     from trainer.configs.config import TrainConfig
@@ -34,31 +63,7 @@ def main(argv: list[str]) -> int:
     chosen = configs.get(name)
 
     @dataclasses.dataclass(frozen=True, kw_only=True)
-    class Arguments:
-        data: Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
-        """The prepared table: the --out of `unisim prepare`, a folder or a URI; once per table of
-        several, which are trained on as one."""
-        out: Path
-        """The run's folder: gets config.json, metrics.jsonl and checkpoints/."""
-        encoder: str | None = None
-        """Whose embeddings of the texts: a folder under text/. Default: the table's own; `unisim
-        audit` names them, `unisim embed` adds one."""
-        dry_run: bool = False
-        """Print the config, all fields resolved, and the mixture with its epochs; train nothing."""
-        accept_changes: bool = False
-        """Go on with a run though its table or config is not what it began with."""
-        stopped_code: int = 0
-        """Exit code when SIGTERM stopped the run and it was saved, as a scheduler may take 0 for
-        the end of it all."""
-        coordinator: str | None = None
-        """HOST:PORT of the first process, of several that train as one; with --processes and
-        --process."""
-        processes: int | None = None
-        """How many they are."""
-        process: int | None = None
-        """Which of them this one is, from 0."""
-        distributed: bool = False
-        """One of several processes that find each other, as on a slice of TPUs and under Slurm."""
+    class Arguments(RunFlags):
         fields: Annotated[TrainConfig, tyro.conf.arg(name="")] = chosen
         config: Literal[tuple(configs.names())] = name  # type: ignore[valid-type]
         """Named values for all fields below; each can then be given on its own."""

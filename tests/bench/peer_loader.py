@@ -50,9 +50,10 @@ def write(library: str, folder: Path, part: str) -> Path:
     samples = list(_samples(folder, part))
     if library == "mosaicml-streaming":
         streaming: Any = importlib.import_module("streaming")
+        arrays = {name: np.asarray(value) for name, value in samples[0].items()}
         kinds = {
             name: f"ndarray:{value.dtype}:{','.join(map(str, value.shape))}"
-            for name, value in samples[0].items()
+            for name, value in arrays.items()
         }
         with streaming.MDSWriter(out=str(out), columns=kinds, size_limit=1 << 27) as writer:
             for sample in samples:
@@ -86,9 +87,8 @@ class Loaded:
         self._part = part
         out = write(library, folder, part)
         example = next(_samples(folder, part))
-        self._shapes = {
-            n: (v.dtype, v.shape) for n, v in example.items() if isinstance(v, np.ndarray)
-        }
+        arrays = {n: v for n, v in example.items() if isinstance(v, np.ndarray)}
+        self._shapes = {name: (array.dtype, array.shape) for name, array in arrays.items()}
         open_ = self._mosaic if library == "mosaicml-streaming" else self._webdataset
         self._loader = open_(out, batch, workers)
         self._batches = itertools.chain.from_iterable(self._loader for _ in itertools.count())

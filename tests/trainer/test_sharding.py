@@ -48,9 +48,9 @@ def run(layout):
         train_step(config, graph_of(model), layout.placement),
         out_shardings=(shardings, layout.replicated),
     )
-    losses = []
+    losses, size = [], len(batch["frames"])
     for _ in range(5):
-        state, metrics = step(state, layout.put(batch), layout.put_whole(empty))
+        state, metrics = step(state, layout.put(batch, size), layout.put_whole(empty))
         losses.append(float(metrics["loss"]))
     return state, losses
 

@@ -173,8 +173,9 @@ class TrainConfig:
     log_every: int = 100
     """Steps between progress lines."""
 
-    read_threads: int = 4
-    """Threads that read batches ahead; the samples do not depend on it."""
+    read_threads: int = 0
+    """Threads that read batches ahead; 0 is one for raw frames, which more would only slow down,
+    and one per core for JPEG. The samples do not depend on it."""
 
     def __post_init__(self):
         positive = ("frames", "tokens", "batch_size", "steps", "save_every", "keep", "log_every")

@@ -38,5 +38,4 @@ CONFIG = TrainConfig(
     save_every=100,
     keep=2,
     log_every=10,
-    read_threads=2,
 )

@@ -44,5 +44,4 @@ CONFIG = TrainConfig(
     save_every=500,
     keep=3,
     log_every=50,
-    read_threads=2,
 )

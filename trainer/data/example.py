@@ -23,6 +23,7 @@ import numpy as np
 
 from schemas import NUM_SLOTS
 from trainer.data.embeddings import Embeddings
+from trainer.data.records import reading
 from trainer.data.samples import Sample, Windows
 from trainer.data.stored import Stored
 from trainer.data.table import Table
@@ -140,108 +141,106 @@ class ExampleMaker:
             "controls": np.zeros((n, spec.frames, NUM_SLOTS), np.int32),
             "control_mask": np.zeros((n, NUM_SLOTS), bool),
         }
-        records: dict[int, Stored] = {}
-        for i, sample in enumerate(samples):
-            self._fill({name: value[i] for name, value in batch.items()}, sample, records)
-        self._fill_tokens(batch, [records[sample.row] for sample in samples], samples)
+        opened = _Opened(self.table)
+        with opened.reading():
+            for i, sample in enumerate(samples):
+                self._fill({name: value[i] for name, value in batch.items()}, sample, opened)
+            self._fill_tokens(batch, samples, opened)
         return batch
 
-    def _fill(self, example: Example, sample: Sample, records: dict[int, Stored]) -> None:
+    def _fill(self, example: Example, sample: Sample, opened: _Opened) -> None:
         """All but the tokens of one example."""
         row = sample.row
-        first = self._record(row, records)
-        with self.table.reading(row):
-            example["control_mask"][:] = first.control_mask
-            begins = first.is_first or row - 1 in self._rejected
+        first = opened.get(row)
+        example["control_mask"][:] = first.control_mask
+        begins = first.is_first or row - 1 in self._rejected
         begin = sample.begin + (begins and first.num_frames > 1)
-        done = self._fill_target(example, row, begin, records)
+        done = self._fill_target(example, row, begin, opened)
         example["frames"][done:] = 0
         example["frame_mask"][:done] = True
-        self._fill_history(example, row, begin, records)
+        self._fill_history(example, row, begin, opened)
 
-    def _fill_target(self, example: Example, row: int, begin: int, records) -> int:
+    def _fill_target(self, example: Example, row: int, begin: int, opened: _Opened) -> int:
         """The target's frames and their controls; returns how many there are."""
         text_key, done = None, 0
         while True:
-            record = self._record(row, records)
-            with self.table.reading(row):
-                n = min(record.num_frames - begin, self.spec.frames - done)
-                if n <= 0:
-                    raise ValueError(f"it has {record.num_frames} frames, wanted one at {begin}")
-                record.read_frames(begin, example["frames"][done : done + n])
-                example["controls"][done : done + n] = record.control_bins[begin : begin + n]
-                done += n
-                if self.spec.windows == "actions" or done == self.spec.frames:
-                    return done
-                text_key = text_key or record.text_key
-            following = self._after(row, records)
-            if following is None:
+            record = opened.get(row)
+            n = min(record.num_frames - begin, self.spec.frames - done)
+            if n <= 0:
+                raise ValueError(f"it has {record.num_frames} frames, wanted one at {begin}")
+            record.read_frames(begin, example["frames"][done : done + n])
+            example["controls"][done : done + n] = record.control_bins[begin : begin + n]
+            done += n
+            if self.spec.windows == "actions" or done == self.spec.frames:
                 return done
-            with self.table.reading(row + 1):
-                if following.text_key != text_key:
-                    return done
+            text_key = text_key or record.text_key
+            if record.is_last or row + 1 in self._rejected:
+                return done
+            if opened.neighbour(row, row + 1).text_key != text_key:
+                return done
             row, begin = row + 1, 0
 
-    def _fill_history(self, example: Example, row: int, begin: int, records) -> None:
+    def _fill_history(self, example: Example, row: int, begin: int, opened: _Opened) -> None:
         """The frames before the target, row by row backwards, neighbours in one read."""
         history, offsets = example["history"], self.spec.history
         i, low = len(offsets), -begin  # of those left, and where the row begins from the target on
-        record: Stored | None = self._record(row, records)
+        record = opened.get(row)
         while i:
             inside = i
             while inside and -offsets[inside - 1] >= low:
                 inside -= 1
             for start, stop in _runs(offsets, inside, i):
-                with self.table.reading(row):
-                    record.read_frames(-offsets[start] - low, history[start:stop])
+                record.read_frames(-offsets[start] - low, history[start:stop])
             example["history_mask"][inside:i] = True
             i = inside
-            if i:
-                record = self._before(row, records)
-                if record is None:
-                    break
-                row, low = row - 1, low - record.num_frames
+            if not i or record.is_first or row - 1 in self._rejected:
+                break
+            record = opened.neighbour(row, row - 1)
+            row, low = row - 1, low - record.num_frames
         history[:i] = 0
 
-    def _record(self, row: int, records: dict[int, Stored]) -> Stored:
-        if row not in records:
-            with self.table.reading(row):
-                records[row] = self.table.stored(row)
-        return records[row]
-
-    def _before(self, row: int, records) -> Stored | None:
-        """The record before in the same episode, if there is one."""
-        with self.table.reading(row):
-            if self._record(row, records).is_first or row - 1 in self._rejected:
-                return None
-        return self._neighbour(row, row - 1, records)
-
-    def _after(self, row: int, records) -> Stored | None:
-        """The record after in the same episode, if there is one."""
-        with self.table.reading(row):
-            if self._record(row, records).is_last or row + 1 in self._rejected:
-                return None
-        return self._neighbour(row, row + 1, records)
-
-    def _neighbour(self, row: int, other: int, records) -> Stored:
-        found = self._record(other, records)
-        with self.table.reading(other):
-            if found.episode_id != self._record(row, records).episode_id:
-                raise ValueError(f"it is not of episode {self._record(row, records).episode_id!r}")
-        return found
-
-    def _fill_tokens(self, batch: Example, records: list[Stored], samples) -> None:
-        keys = []
-        for record, sample in zip(records, samples, strict=True):
-            with self.table.reading(sample.row):
-                keys.append(record.text_key)
+    def _fill_tokens(self, batch: Example, samples: Sequence[Sample], opened: _Opened) -> None:
+        keys = [opened.get(sample.row).text_key for sample in samples]
         found = self.embeddings.of_keys(keys)
         for i, key in enumerate(keys):
             if key not in found:
-                raise self.embeddings.missing(records[i].text)
+                raise self.embeddings.missing(opened.get(samples[i].row).text)
             n = min(len(found[key]), self.spec.tokens)
             batch["tokens"][i, :n] = found[key][:n]
             batch["token_mask"][i, :n] = True
+
+
+class _Opened:
+    """The records that a batch has asked for; what goes wrong is said of the last one asked for."""
+
+    def __init__(self, table: Table):
+        self._table, self._records = table, {}
+        self._row = 0
+
+    def reading(self) -> reading:
+        """Turns what goes wrong into a UsageError that names the record."""
+
+        def place():
+            path, position = self._table.place(self._row)
+            return path, [position]
+
+        return reading(place)
+
+    def get(self, row: int) -> Stored:
+        """A row's record."""
+        self._row = row
+        found = self._records.get(row)
+        if found is None:
+            found = self._records[row] = self._table.stored(row)
+        return found
+
+    def neighbour(self, row: int, other: int) -> Stored:
+        """The record of the row before or after, which must be of the same episode."""
+        episode = self._records[row].episode_id
+        found = self.get(other)
+        if found.episode_id != episode:
+            raise ValueError(f"it is not of episode {episode.decode(errors='replace')}")
+        return found
 
 
 def _runs(offsets: Sequence[int], start: int, stop: int) -> Iterator[tuple[int, int]]:

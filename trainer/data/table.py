@@ -24,7 +24,7 @@ from schemas import (
 from schemas.record import digest
 from schemas.table import MANIFEST, SPLITS, frames_file, index_file
 from trainer.data import files
-from trainer.data.records import Records, reading
+from trainer.data.records import Records
 from trainer.data.stored import Stored
 
 
@@ -198,22 +198,13 @@ class Table:
 
     def stored(self, row: int) -> Stored:
         """A row's record, to be read in parts, straight from its file where that allows it; then
-        no digest is checked. Best within `reading`.
+        no digest is checked. Best within `records.reading`.
 
         Raises:
             DataError, ValueError, IndexError, OSError, RuntimeError: if it is missing or damaged.
         """
         path, position = self.place(row)
         return Stored(self._parts.record(path, position), self.tier)
-
-    def reading(self, row: int) -> reading:
-        """A context that turns what goes wrong with a row's record into a UsageError."""
-
-        def place():
-            path, position = self.place(row)
-            return path, [position]
-
-        return reading(place)
 
     def _decode(self, row: int, path: str, position: int, data: bytes) -> Chunk:
         span = self.spans[bisect.bisect_right(self._firsts, row) - 1]

@@ -42,7 +42,8 @@ class Ledger:
     def __init__(self, run: Path, step: int, *, write: bool = True):
         self._path = run / GOODPUT if write else None
         self._begin, self._first = _process_start(), step
-        self._spent = dict.fromkeys(("compile", "data", "checkpoint", "validation"), 0.0)
+        self._spent: dict[str, float] = {}
+        self._spent |= dict.fromkeys(("compile", "data", "checkpoint", "validation"), 0.0)
         self._spent["start"] = time.time() - self._begin
 
     @contextlib.contextmanager
@@ -111,7 +112,7 @@ def read_goodput(run: Path) -> Goodput | None:
             last[line["begin"]] = line
     if not last:
         return None
-    seconds = dict.fromkeys(KINDS, 0.0)
+    seconds: dict[str, float] = dict.fromkeys(KINDS, 0.0)
     lines = [last[begin] for begin in sorted(last)]
     for line, following in zip(lines, [*lines[1:], None], strict=True):
         for kind, spent in line["spent"].items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -241,7 +242,7 @@ def _ahead(setup: Setup) -> Iterator[dict[str, jax.Array]]:
         setup.maker,
         setup.order,
         places=setup.layout.places(setup.config.batch_size),
-        threads=setup.config.read_threads,
+        threads=setup.config.read_threads or _threads(setup),
     )
     iterator.set_state({"next_index": setup.step})
     ready: collections.deque[dict[str, jax.Array]] = collections.deque()
@@ -249,6 +250,11 @@ def _ahead(setup: Setup) -> Iterator[dict[str, jax.Array]]:
         while len(ready) < setup.config.prefetch:
             ready.append(setup.layout.put(next(iterator), setup.config.batch_size))
         yield ready.popleft()
+
+
+def _threads(setup: Setup) -> int:
+    """Raw frames come as fast as one thread asks for them; pictures are decoded by all cores."""
+    return 1 if setup.table.tier.encoding == "raw" else os.cpu_count() or 1
 
 
 def _compiled(setup: Setup, state: TrainState, batch: Mapping[str, Any], empty):
@@ -267,11 +273,11 @@ def _result(out: Path, step: int, rate: float, steps: int, say: Say) -> TrainRes
     tenth = max(1, len(losses) // 10)
     first, last = float(np.mean(losses[:tenth])), float(np.mean(losses[-tenth:]))
     stopped = step < steps
+    if jax.process_index() == 0 and (spent := read_goodput(out)):
+        say(f"goodput {spent.share:.0%} of {span(sum(spent.seconds.values()))}: `unisim goodput`")
     if not stopped:
         say(
             f"done: step {step}, loss {first:.4f} (mean of the first {tenth}) -> {last:.4f} (of the"
             f" last {tenth}), {rate:.3g} steps/s; run in {out}"
         )
-    if jax.process_index() == 0 and (spent := read_goodput(out)):
-        say(f"goodput {spent.share:.0%} of {span(sum(spent.seconds.values()))}: `unisim goodput`")
     return TrainResult(step=step, first_loss=first, last_loss=last, rate=rate, stopped=stopped)

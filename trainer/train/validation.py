@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -54,7 +55,7 @@ class Validation:
         """Datasets in the mixture of which nothing is held out."""
         return [name for name in self._setup.info.eras[-1].turns if name not in self.samples]
 
-    def run(self, params: Params) -> dict[str, float | dict[str, float]]:
+    def run(self, params: Params) -> dict[str, Any]:
         """The losses of parameters: `loss`, the mean over datasets; `by_source`, by name;
         `by_log_snr`, the mean over datasets at each level."""
         by_source, by_level = {}, []
