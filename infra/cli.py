@@ -19,6 +19,7 @@ VERBS = {
     "why": "name the exact samples of a training step, with their passports",
     "goodput": "tell where the wall time of a run went",
     "preflight": "compile a training step for TPUs without one: does it fit, how long does it take",
+    "jobset": "print the manifest of a training run on a slice of TPUs in GKE",
     "simulate": "roll a trained simulator out from an image and a list of actions",
     "demo": "make a small corpus and run all of the above on it",
 }

@@ -13,13 +13,14 @@ T = TypeVar("T")
 
 
 def config_name(argv: list[str]) -> str:
-    """The value of --config, which decides the defaults of all other flags."""
-    for i, argument in enumerate(argv):
-        if argument == "--config" and i + 1 < len(argv):
-            return argv[i + 1]
+    """The last value of --config, which decides the defaults of all other flags."""
+    name = "debug"
+    for argument, following in zip(argv, [*argv[1:], None], strict=True):
+        if argument == "--config" and following is not None:
+            name = following
         if argument.startswith("--config="):
-            return argument.partition("=")[2]
-    return "debug"
+            name = argument.partition("=")[2]
+    return name
 
 
 def parse(arguments: type[T], verb: str, description: str, argv: list[str]) -> T:

@@ -17,6 +17,7 @@ from schemas import UsageError
 from trainer.configs.config import TrainConfig
 from trainer.data import EMPTY, batches
 from trainer.data.example import pad_tokens
+from trainer.train.board import Board
 from trainer.train.checkpoint import Checkpoints
 from trainer.train.chips import utilisation
 from trainer.train.damage import Damaged
@@ -153,6 +154,7 @@ class _Run:
         self._setup, self._checkpoints, self._say = setup, checkpoints, say
         config, self._first = setup.config, setup.step
         self._log = MetricsLog(out, setup.step) if jax.process_index() == 0 else None
+        self._board = Board(out, setup.step) if jax.process_index() == 0 else None
         self._guard = LossGuard(out, config.spike)
         self._ledger = Ledger(out, setup.step, write=jax.process_index() == 0)
         self._progress = Progress(
@@ -202,6 +204,8 @@ class _Run:
             if step > self._saved:  # stopped
                 self._check(0)
                 self._save(step, state)
+        if self._board:
+            self._board.close()
         return step, self._progress.rate(step)
 
     def _check(self, ahead: int) -> None:
@@ -210,8 +214,9 @@ class _Run:
             step, metrics = self._pending.popleft()
             values = {name: float(value) for name, value in jax.device_get(metrics).items()}
             self._guard.check(step, values["loss"])
-            if self._log:
+            if self._log and self._board:
                 self._log.write(step, values)
+                self._board.write(step, {f"train/{n}": value for n, value in values.items()})
             self._losses.append(values["loss"])
 
     def _tell(self, step: int, peak_share: float) -> None:
@@ -223,8 +228,9 @@ class _Run:
     def _validate(self, validation: Validation, step: int, state: TrainState) -> None:
         with jax.transfer_guard("allow"), self._ledger.spending("validation"):
             found = validation.run(state.ema)
-        if self._validated:
+        if self._validated and self._board:
             self._validated.write(step, found)
+            self._board.write(step, _curves(found))
         sources = ", ".join(f"{name} {loss:.4f}" for name, loss in found["by_source"].items())
         self._say(f"validation at step {step}: loss {found['loss']:.4f}; {sources}")
 
@@ -234,6 +240,14 @@ class _Run:
             self._checkpoints.save(step, state, {"next_index": step}, self._setup.info)
         self._saved = step
         self._ledger.write(step)
+
+
+def _curves(found: Mapping[str, Any]) -> dict[str, float]:
+    """A validation's values, each by a name of its own."""
+    curves = {"validation/loss": found["loss"]}
+    for kind in ("by_source", "by_log_snr"):
+        curves |= {f"validation/{kind}/{name}": loss for name, loss in found[kind].items()}
+    return curves
 
 
 def _ahead(setup: Setup) -> Iterator[dict[str, jax.Array]]:
