@@ -15,6 +15,7 @@ Exits with 0 if the step fits and nothing grew, else with 3.
 examples:
   unisim preflight --config base --topology v3:16x32               tries meshes until one fits
   unisim preflight --config base --topology v5p:8x8x8 --batch-size 512 --mesh data=256,model=2
+  unisim preflight --config base --topology v5p:8x8x8 --data table  does a host read it fast enough
   unisim preflight --config debug --topology v5e:2x2 --batch-size 8 --json > report.json
   unisim preflight --config debug --topology v5e:2x2 --batch-size 8 --against report.json
 """
@@ -51,6 +52,9 @@ def main(argv: list[str]) -> int:
         against: Path | None = None
         """An earlier --json report; exit with 3 if memory, FLOPs or exchanged bytes have grown. Its
         mesh is taken, unless --mesh states another."""
+        data: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+        """A prepared table: measure too whether this machine, as one of the slice's hosts, reads it
+        as fast as the chips train; once per table of several."""
         threshold: float = 0.05
         """Growth that --against still allows."""
         effort: Literal["least", "full"] = "least"
@@ -67,6 +71,7 @@ def main(argv: list[str]) -> int:
 def _preflight(name: str, args) -> int:
     from infra.verbs._flags import say
     from schemas import UsageError
+    from trainer.train.host import measure, open_host
     from trainer.train.preflight import preflight
     from trainer.train.report import check_earlier, growth
 
@@ -78,6 +83,8 @@ def _preflight(name: str, args) -> int:
         same = {"config": name, "topology": args.topology, "effort": args.effort}
         check_earlier(before, same | {"batch_size": args.fields.batch_size} | (mesh or {}))
         mesh = {axis: before[axis] for axis in ("data", "model")}
+    # what can be wrong with the table is known before anything is compiled
+    host = open_host(args.fields, args.topology, args.data) if args.data else None
     report = preflight(
         name,
         args.fields,
@@ -87,7 +94,11 @@ def _preflight(name: str, args) -> int:
         effort=args.effort,
         say=say,
     )
-    print(json.dumps(report.to_dict(), indent=2) if args.json else report)
+    measured = measure(*host, report) if host and report.fits else None
+    values = report.to_dict() | ({"host": measured.to_dict()} if measured else {})
+    print(json.dumps(values, indent=2) if args.json else report)
+    if measured and not args.json:
+        print(measured)
     grown = growth(report, before, args.threshold) if before else []
     for line in grown:
         say(f"grew beyond {args.threshold:.0%}: {line}")

@@ -2,7 +2,7 @@
 
 from trainer.data.embeddings import EMPTY, Embeddings
 from trainer.data.example import Example, ExampleMaker, ExampleSpec, history_offsets
-from trainer.data.loader import batches
+from trainer.data.loader import batches, threads_for
 from trainer.data.order import Era, Order, OrderSpec, begin, go_on
 from trainer.data.samples import Sample, Samples, select
 from trainer.data.table import Table
@@ -27,4 +27,5 @@ __all__ = [
     "go_on",
     "history_offsets",
     "select",
+    "threads_for",
 ]

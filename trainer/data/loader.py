@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import SupportsIndex
 
 import grain
 
+from schemas import Tier
 from trainer.data.example import Example, ExampleMaker
 from trainer.data.order import Order
 
@@ -31,6 +33,12 @@ def batches(
     source = _Batches(maker, order, range(order.batch_size) if places is None else places)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
     return iter(grain.MapDataset.source(source).to_iter_dataset(options))
+
+
+def threads_for(tier: Tier) -> int:
+    """How many threads read a tier fastest: raw frames come as fast as one asks for them, and more
+    would only wait for each other; pictures are decoded by all cores."""
+    return 1 if tier.encoding == "raw" else os.cpu_count() or 1
 
 
 class _Batches:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 
 from schemas import UsageError
 from trainer.configs.config import TrainConfig
-from trainer.data import EMPTY, batches
+from trainer.data import EMPTY, batches, threads_for
 from trainer.data.example import pad_tokens
 from trainer.train.board import Board
 from trainer.train.checkpoint import Checkpoints
@@ -256,7 +255,7 @@ def _ahead(setup: Setup) -> Iterator[dict[str, jax.Array]]:
         setup.maker,
         setup.order,
         places=setup.layout.places(setup.config.batch_size),
-        threads=setup.config.read_threads or _threads(setup),
+        threads=setup.config.read_threads or threads_for(setup.table.tier),
     )
     iterator.set_state({"next_index": setup.step})
     ready: collections.deque[dict[str, jax.Array]] = collections.deque()
@@ -264,11 +263,6 @@ def _ahead(setup: Setup) -> Iterator[dict[str, jax.Array]]:
         while len(ready) < setup.config.prefetch:
             ready.append(setup.layout.put(next(iterator), setup.config.batch_size))
         yield ready.popleft()
-
-
-def _threads(setup: Setup) -> int:
-    """Raw frames come as fast as one thread asks for them; pictures are decoded by all cores."""
-    return 1 if setup.table.tier.encoding == "raw" else os.cpu_count() or 1
 
 
 def _compiled(setup: Setup, state: TrainState, batch: Mapping[str, Any], empty):

@@ -92,7 +92,7 @@ def meshes(
     """
     tier = Tier.parse(config.tier)
     config.model.check_frames(tier.height, tier.width)
-    batch, model = config.batch_size, config.model_axis
+    batch, model = config.batch_size // config.accumulate, config.model_axis
     suits = [m for m in divisors(config.frames) if devices % m == 0]
     found = [m for m in suits if batch % (devices // m) == 0]
     if not found:
