@@ -7,8 +7,10 @@ with TensorFlow's when both live in one process. Field numbers are those of Tens
 
 from __future__ import annotations
 
+import functools
+import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -68,10 +70,11 @@ def _messages():
     )
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("open_unisim.Example"))
+    names = ("open_unisim.Example", "open_unisim.Features")
+    return [message_factory.GetMessageClass(pool.FindMessageTypeByName(name)) for name in names]
 
 
-_Example: Any = _messages()
+_Example, _Features = cast("list[Any]", _messages())
 
 
 def encode(values: Mapping[str, Value]) -> bytes:
@@ -125,49 +128,59 @@ def locate(head: bytes, name: str) -> Place:
     Raises:
         DataError: if it does not begin within `head`, or is not exactly one byte string.
     """
-    key = b"\n%c%b\x12" % (len(name), name.encode())
-    found = head.find(key)
-    try:
-        of_feature, at = _varint(head, found + len(key))
-        of_list, at_list = _varint(head, at + 1)
-        size, begin = _varint(head, at_list + 1)
-        # the entry's own length stands before its key
-        entry = found - 1 - ((at - found + of_feature).bit_length() + 6) // 7
-        if (
-            found < 0
-            or not head[0] == head[entry] == head[at] == head[at_list] == _LENGTH_DELIMITED
-            or _varint(head, entry + 1) != (at - found + of_feature, found)
-            or not begin + size == at_list + of_list == at + of_feature
-        ):
-            raise IndexError
-        _, first = _varint(head, 1)
-    except IndexError as e:
-        raise DataError(f"feature {name!r} is not one byte string near the beginning") from e
-    return Place(entries=(first, entry), begin=begin, end=begin + size)
+    found = _pattern(name).search(head)
+    if found is None:
+        raise DataError(f"feature {name!r} is not one byte string near the beginning")
+    of_feature, of_list, size = map(_number, found.groups())
+    # the entry's own length stands before its key
+    start, end = found.start(), found.end(1) + of_feature
+    own = _as_varint(end - start)
+    entry = start - 1 - len(own)
+    first = _SIZE.match(head)
+    if (
+        first is None
+        or head[max(entry, 0) : start] != _TAG + own
+        or not found.end(3) + size == found.end(2) + of_list == end
+    ):
+        raise DataError(f"feature {name!r} is not one byte string near the beginning")
+    return Place(entries=(first.end(), entry), begin=found.end(3), end=end)
 
 
 def of_entries(entries: bytes) -> Example:
     """The Example of some features' entries, as they stand in a larger one. Raises DataError."""
-    return Example(b"\n" + _as_varint(len(entries)) + entries)
+    found = Example.__new__(Example)
+    found._feature = _parsed(_Features, entries).feature
+    return found
 
 
-_LENGTH_DELIMITED = 0x0A  # field 1, of a given length
+def _parsed(kind: Any, serialized: bytes) -> Any:
+    try:
+        return kind.FromString(serialized)
+    except (DecodeError, UnicodeDecodeError) as e:
+        raise DataError(
+            f"{len(serialized)} bytes are not a tf.train.Example ({e})", stage="read"
+        ) from e
 
 
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """A number of at most 35 bits, and where it ends. Raises IndexError."""
-    byte = data[at]
-    value, shift = byte & 0x7F, 7
-    while byte > 0x7F and shift < 35:
-        at += 1
-        byte = data[at]
-        value |= (byte & 0x7F) << shift
-        shift += 7
-    if byte > 0x7F:
-        raise IndexError
-    return value, at + 1
+_TAG = b"\n"  # field 1, of a length that follows
+_VARINT = rb"([\x80-\xff]{0,4}[\x00-\x7f])"  # of at most 35 bits
+_SIZE = re.compile(_TAG + _VARINT, re.DOTALL)
 
 
+@functools.lru_cache
+def _pattern(name: str) -> re.Pattern[bytes]:
+    """A feature's name, and the lengths of the feature, its list and its one byte string."""
+    key = b"%c%b\x12" % (len(name), name.encode())
+    return re.compile(_TAG + re.escape(key) + _VARINT + (_TAG + _VARINT) * 2)
+
+
+@functools.lru_cache
+def _number(data: bytes) -> int:
+    """A varint's value."""
+    return sum((byte & 0x7F) << 7 * i for i, byte in enumerate(data))
+
+
+@functools.lru_cache
 def _as_varint(value: int) -> bytes:
     data = bytearray()
     while value > 0x7F:
@@ -188,12 +201,7 @@ class Example(Mapping[str, "list[bytes] | np.ndarray"]):
     """
 
     def __init__(self, serialized: bytes):
-        try:
-            self._feature = _Example.FromString(serialized).features.feature
-        except (DecodeError, UnicodeDecodeError) as e:
-            raise DataError(
-                f"{len(serialized)} bytes are not a tf.train.Example ({e})", stage="read"
-            ) from e
+        self._feature = _parsed(_Example, serialized).features.feature
 
     def __getitem__(self, name: str) -> list[bytes] | np.ndarray:
         if name not in self._feature:
@@ -228,9 +236,14 @@ class Example(Mapping[str, "list[bytes] | np.ndarray"]):
 
     def number(self, name: str) -> int:
         """The feature's one whole number. Raises DataError if it is another thing."""
-        if name in self._feature and len(found := self._feature[name].int64_list.value) == 1:
-            return found[0]
-        raise DataError(f"feature {name!r} is not one whole number")
+        return self.whole_numbers(name, 1)[0]
+
+    def whole_numbers(self, name: str, count: int) -> list[int]:
+        """The feature's `count` whole numbers. Raises DataError if it is another thing."""
+        if name in self._feature and len(found := self._feature[name].int64_list.value) == count:
+            return list(found)
+        what = "one whole number" if count == 1 else f"{count} whole numbers"
+        raise DataError(f"feature {name!r} is not {what}")
 
     def numbers(self, name: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
         """The feature's numbers, reshaped to `shape` (one -1 allowed). Raises DataError if they

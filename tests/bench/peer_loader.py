@@ -27,6 +27,7 @@ import numpy as np
 
 _SHARDS = 16
 _BUFFER = 1000  # samples that webdataset shuffles among
+_EPISODE = 10  # clips, where a library keeps episodes and cuts its clips from them
 
 
 def _samples(folder: Path, part: str) -> Iterator[dict[str, np.ndarray | list[bytes]]]:
@@ -59,6 +60,9 @@ def write(library: str, folder: Path, part: str) -> Path:
             for sample in samples:
                 writer.write(sample)
         return out
+    if library == "stable-worldmodel":
+        _write_episodes(out, samples)
+        return out
     webdataset: Any = importlib.import_module("webdataset")
     out.mkdir()
     for shard in range(_SHARDS):
@@ -66,6 +70,14 @@ def write(library: str, folder: Path, part: str) -> Path:
             for i in range(shard, len(samples), _SHARDS):
                 writer.write({"__key__": f"{i:08d}", **_members(samples[i])})
     return out
+
+
+def _write_episodes(out: Path, samples: list[dict]) -> None:
+    hdf5: Any = importlib.import_module("stable_worldmodel.data.formats.hdf5")
+    with hdf5.HDF5Writer(out / "clips.h5") as writer:
+        for i in range(0, len(samples), _EPISODE):
+            clips = [sample["frames"] for sample in samples[i : i + _EPISODE]]
+            writer.write_episode({"pixels": np.concatenate(clips)})
 
 
 def _members(sample: dict) -> dict[str, bytes]:
@@ -89,8 +101,12 @@ class Loaded:
         example = next(_samples(folder, part))
         arrays = {n: v for n, v in example.items() if isinstance(v, np.ndarray)}
         self._shapes = {name: (array.dtype, array.shape) for name, array in arrays.items()}
-        open_ = self._mosaic if library == "mosaicml-streaming" else self._webdataset
-        self._loader = open_(out, batch, workers)
+        open_ = {
+            "mosaicml-streaming": self._mosaic,
+            "webdataset": self._webdataset,
+            "stable-worldmodel": self._worldmodel,
+        }
+        self._loader = open_[library](out, batch, workers)
         self._batches = itertools.chain.from_iterable(self._loader for _ in itertools.count())
 
     def take(self, count: int) -> dict[str, float]:
@@ -110,6 +126,18 @@ class Loaded:
             persistent_workers=workers > 0,
             drop_last=True,
             collate_fn=_stacked,
+        )
+
+    def _worldmodel(self, out: Path, batch: int, workers: int):
+        hdf5: Any = importlib.import_module("stable_worldmodel.data.formats.hdf5")
+        data: Any = importlib.import_module("torch.utils.data")
+        return data.DataLoader(
+            hdf5.HDF5Dataset(path=out / "clips.h5", num_steps=16),
+            batch_size=batch,
+            shuffle=True,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            drop_last=True,
         )
 
     def _webdataset(self, out: Path, batch: int, workers: int):

@@ -8,7 +8,7 @@ from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttribut
 from trainer.train.board import FOLDER, Board
 
 
-def _events(run):
+def events(run):
     """All events, file after file: records of a length, its checksum, the bytes, their checksum."""
     found = []
     for path in sorted((run / FOLDER).iterdir(), key=lambda p: p.stat().st_mtime_ns):
@@ -28,8 +28,8 @@ def test_curves_are_read_back_and_a_resumed_run_hides_what_it_does_again(tmp_pat
     second = Board(tmp_path, 2)
     second.write(3, {"train/loss": 0.25})
     second.close()
-    events = _events(tmp_path)
-    points = [(e.step, v.tag, v.simple_value) for e in events for v in e.summary.value]
+    found = events(tmp_path)
+    points = [(e.step, v.tag, v.simple_value) for e in found for v in e.summary.value]
     assert points == [
         (1, "train/loss", 1.0),
         (1, "train/grad_norm", 2.0),
@@ -39,5 +39,5 @@ def test_curves_are_read_back_and_a_resumed_run_hides_what_it_does_again(tmp_pat
         (3, "train/grad_norm", 6.0),
         (3, "train/loss", 0.25),
     ]
-    starts = [e for e in events if e.session_log.status == 1]
+    starts = [e for e in found if e.session_log.status == 1]
     assert [e.step for e in starts] == [3]  # SessionLog.START: what is from there on is purged

@@ -55,7 +55,7 @@ def test_samples_are_those_of_val_and_their_noise_is_their_own(data):
     """Whatever batches they come in, the last of which is filled up."""
     found = []
     for size in (4, 5):
-        setup = set_up(tiny.config(batch_size=size), data)
+        setup = set_up(tiny.config(batch_size=size, validate_every=2), data)
         validation = Validation(setup)
         rows = [sample.row for part in validation.samples.values() for sample in part]
         assert sorted(rows) == setup.table.rows("val").tolist() and not validation.missing

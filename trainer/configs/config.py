@@ -34,6 +34,7 @@ FREE = (
     "spike",
     "prefetch",
     "validate_every",
+    "sample_every",
     "log_every",
     "read_threads",
     "model_axis",
@@ -170,6 +171,10 @@ class TrainConfig:
     validate_every: int = 0
     """Steps between validations on split val; 0 never validates."""
 
+    sample_every: int = 0
+    """Steps between videos that the averaged model makes of starts in split val, which TensorBoard
+    shows beside what happened; 0 makes none."""
+
     log_every: int = 100
     """Steps between progress lines."""
 
@@ -184,7 +189,7 @@ class TrainConfig:
             if getattr(self, name) < 1:
                 raise UsageError(f"{_flag(name)} is {getattr(self, name)}, wanted 1 or more")
         free = ("warmup_steps", "weight_decay", "clip_norm", "read_threads", "keep_every", "spike")
-        free += ("validate_every",)
+        free += ("validate_every", "sample_every")
         for name in free:
             if not getattr(self, name) >= 0:
                 raise UsageError(f"{_flag(name)} is {getattr(self, name)}, wanted 0 or more")

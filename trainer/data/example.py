@@ -141,37 +141,43 @@ class ExampleMaker:
             "controls": np.zeros((n, spec.frames, NUM_SLOTS), np.int32),
             "control_mask": np.zeros((n, NUM_SLOTS), bool),
         }
-        opened = _Opened(self.table)
+        opened, done = _Opened(self.table), np.zeros((n, 1), np.int64)
         with opened.reading():
             for i, sample in enumerate(samples):
-                self._fill({name: value[i] for name, value in batch.items()}, sample, opened)
+                done[i] = self._fill(batch, i, sample, opened)
             self._fill_tokens(batch, samples, opened)
+        batch["frame_mask"][:] = np.arange(spec.frames) < done
         return batch
 
-    def _fill(self, example: Example, sample: Sample, opened: _Opened) -> None:
-        """All but the tokens of one example."""
+    def _fill(self, batch: Example, i: int, sample: Sample, opened: _Opened) -> int:
+        """All but the tokens of one example; returns how many target frames it has."""
         row = sample.row
         first = opened.get(row)
-        example["control_mask"][:] = first.control_mask
+        batch["control_mask"][i] = first.control_mask
         begins = first.is_first or row - 1 in self._rejected
         begin = sample.begin + (begins and first.num_frames > 1)
-        done = self._fill_target(example, row, begin, opened)
-        example["frames"][done:] = 0
-        example["frame_mask"][:done] = True
-        self._fill_history(example, row, begin, opened)
+        frames = batch["frames"][i]
+        done = self._fill_target(frames, batch["controls"][i], row, begin, opened)
+        if done < len(frames):
+            frames[done:] = 0
+        if self.spec.history:
+            self._fill_history(batch["history"][i], batch["history_mask"][i], row, begin, opened)
+        return done
 
-    def _fill_target(self, example: Example, row: int, begin: int, opened: _Opened) -> int:
+    def _fill_target(
+        self, frames: np.ndarray, controls: np.ndarray, row: int, begin: int, opened: _Opened
+    ) -> int:
         """The target's frames and their controls; returns how many there are."""
         text_key, done = None, 0
         while True:
             record = opened.get(row)
-            n = min(record.num_frames - begin, self.spec.frames - done)
+            n = min(record.num_frames - begin, len(frames) - done)
             if n <= 0:
                 raise ValueError(f"it has {record.num_frames} frames, wanted one at {begin}")
-            record.read_frames(begin, example["frames"][done : done + n])
-            example["controls"][done : done + n] = record.control_bins[begin : begin + n]
+            record.read_frames(begin, frames[done : done + n])
+            controls[done : done + n] = record.control_bins[begin : begin + n]
             done += n
-            if self.spec.windows == "actions" or done == self.spec.frames:
+            if done == len(frames) or self.spec.windows == "actions":
                 return done
             text_key = text_key or record.text_key
             if record.is_last or row + 1 in self._rejected:
@@ -180,9 +186,11 @@ class ExampleMaker:
                 return done
             row, begin = row + 1, 0
 
-    def _fill_history(self, example: Example, row: int, begin: int, opened: _Opened) -> None:
+    def _fill_history(
+        self, history: np.ndarray, mask: np.ndarray, row: int, begin: int, opened: _Opened
+    ) -> None:
         """The frames before the target, row by row backwards, neighbours in one read."""
-        history, offsets = example["history"], self.spec.history
+        offsets = self.spec.history
         i, low = len(offsets), -begin  # of those left, and where the row begins from the target on
         record = opened.get(row)
         while i:
@@ -191,23 +199,25 @@ class ExampleMaker:
                 inside -= 1
             for start, stop in _runs(offsets, inside, i):
                 record.read_frames(-offsets[start] - low, history[start:stop])
-            example["history_mask"][inside:i] = True
+            mask[inside:i] = True
             i = inside
             if not i or record.is_first or row - 1 in self._rejected:
                 break
             record = opened.neighbour(row, row - 1)
             row, low = row - 1, low - record.num_frames
-        history[:i] = 0
+        if i:
+            history[:i] = 0
 
     def _fill_tokens(self, batch: Example, samples: Sequence[Sample], opened: _Opened) -> None:
         keys = [opened.get(sample.row).text_key for sample in samples]
-        found = self.embeddings.of_keys(keys)
+        found, tokens, lengths = self.embeddings.of_keys(keys), batch["tokens"], []
         for i, key in enumerate(keys):
             if key not in found:
                 raise self.embeddings.missing(opened.get(samples[i].row).text)
-            n = min(len(found[key]), self.spec.tokens)
-            batch["tokens"][i, :n] = found[key][:n]
-            batch["token_mask"][i, :n] = True
+            embedding = found[key][: self.spec.tokens]
+            tokens[i, : len(embedding)] = embedding
+            lengths.append([len(embedding)])
+        batch["token_mask"][:] = np.arange(self.spec.tokens) < np.array(lengths)
 
 
 class _Opened:

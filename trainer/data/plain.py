@@ -86,20 +86,17 @@ class PlainRecord:
         width = (max(size, 1).bit_length() + 6) // 7  # of the size as a varint
         self._start = _CHUNK_HEADER.size + 2 + width
         # the header, and at once what is wanted next
-        data = bytearray(self._start + min(size, _HEAD))
-        _read_into(self._fd, offset, 0, memoryview(data))
+        data = _read_part(self._fd, offset, 0, self._start + min(size, _HEAD))
         if _CHUNK_HEADER.unpack_from(data) != (2 + width + size, _SIMPLE | 1 << 8, size):
             raise ValueError(f"at byte {offset}: not the {size} bytes that the file's index says")
-        self._head = bytes(memoryview(data)[self._start :])
+        self._head = data
 
     def read(self, begin: int, end: int) -> bytes:
         """Bytes `begin` to `end`, as many of them as the record has."""
-        end = min(end, self.size)
+        begin, end = self._start + begin, self._start + min(end, self.size)
         if end <= len(self._head):
             return self._head[begin:end]
-        data = bytearray(max(0, end - begin))
-        self.read_into(begin, memoryview(data))
-        return bytes(data)
+        return _read_part(self._fd, self._offset, begin, end)
 
     def read_into(self, begin: int, out: memoryview) -> None:
         """Fills `out`, of bytes, with those from `begin` on."""
@@ -108,20 +105,38 @@ class PlainRecord:
         _read_into(self._fd, self._offset, self._start + begin, out)
 
 
+def _read_part(fd: int, offset: int, begin: int, end: int) -> bytes:
+    """Bytes `begin` to `end` of what starts at `offset`, without the headers of blocks."""
+    size = max(0, end - begin)
+    at = _place(offset, begin)
+    if size <= _BLOCK - at % _BLOCK:
+        data = os.pread(fd, size, at)
+        if len(data) != size:
+            raise ValueError(f"at byte {at}: the file is cut short")
+        return data
+    pieces = bytearray(size)
+    _read_into(fd, offset, begin, memoryview(pieces))
+    return bytes(pieces)
+
+
 def _read_into(fd: int, offset: int, begin: int, out: memoryview) -> None:
-    """Fills `out` with the bytes from `begin` on of what starts at `offset`, straight from the
-    file; the headers of blocks are left out."""
+    """Fills `out` with the bytes from `begin` on, as `_read_part`, straight from the file."""
     if not out:
         return
-    first = -offset % _BLOCK
-    crossed = 0 if begin < first else 1 + (begin - first) // _ROOM
-    at = offset + begin + crossed * _BLOCK_HEADER
+    at = _place(offset, begin)
     end = _BLOCK - at % _BLOCK
     pieces = [out[:end]]
     for start in range(end, len(out), _ROOM):
         pieces += [_skipped, out[start : start + _ROOM]]
     if os.preadv(fd, pieces, at) != sum(map(len, pieces)):
         raise ValueError(f"at byte {at}: the file is cut short")
+
+
+def _place(offset: int, begin: int) -> int:
+    """Where in the file byte `begin` is of what starts at `offset`."""
+    first = -offset % _BLOCK
+    crossed = 0 if begin < first else 1 + (begin - first) // _ROOM
+    return offset + begin + crossed * _BLOCK_HEADER
 
 
 _skipped = memoryview(bytearray(_BLOCK_HEADER))  # written by all, read by nobody

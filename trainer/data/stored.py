@@ -7,8 +7,6 @@ them is parsed when it is asked for. A JPEG tier's record is read whole: decodin
 
 from __future__ import annotations
 
-import functools
-
 import numpy as np
 
 from schemas import NUM_SLOTS, DataError, Tier
@@ -29,6 +27,7 @@ class Stored:
         self._record, self._size = record, (tier.height, tier.width, 3)
         self._bytes = tier.height * tier.width * 3  # of a frame
         self._raw, self._place = tier.encoding == "raw", None
+        self._read_tail: Example | None = None
         if self._raw:
             head = record.read(0, _HEAD)
             try:
@@ -68,7 +67,7 @@ class Stored:
     @property
     def control_mask(self) -> np.ndarray:
         """bool `[S]`."""
-        return self._head.numbers("control_mask", (NUM_SLOTS,)).astype(bool)
+        return np.array(self._head.whole_numbers("control_mask", NUM_SLOTS), bool)
 
     @property
     def text_key(self) -> bytes:
@@ -90,11 +89,15 @@ class Stored:
         """Whether its episode ends with it."""
         return bool(self._tail.number("is_last"))
 
-    @functools.cached_property
+    @property
     def _tail(self) -> Example:
-        if self._place is None:
-            return self._head
-        return of_entries(self._record.read(self._place.end, self._record.size))
+        if self._read_tail is None:
+            place, record = self._place, self._record
+            head = place is None
+            self._read_tail = (
+                self._head if head else of_entries(record.read(place.end, record.size))
+            )
+        return self._read_tail
 
     def _count(self) -> int:
         if not self._raw:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,6 +24,7 @@ from trainer.train.damage import Damaged
 from trainer.train.goodput import Ledger, read_goodput
 from trainer.train.guard import LossGuard
 from trainer.train.metrics import MetricsLog, Progress, read_metrics, span
+from trainer.train.preview import Preview
 from trainer.train.setup import Setup, set_up
 from trainer.train.sharding import Layout
 from trainer.train.state import TrainState, abstract, graph_of, init
@@ -96,8 +98,8 @@ def train(
             say(line)
         if jax.process_index() == 0:
             setup.write(out)
-        run = _Run(setup, checkpoints, out, say)
-        step, rate = run.steps(state, stop)
+        with contextlib.closing(_Run(setup, checkpoints, out, say)) as run:
+            step, rate = run.steps(state, stop)
     if step < setup.config.steps:
         say(f"stopped by SIGTERM: step {step} is saved in {out}; the same command goes on from it")
     return _result(out, step, rate, setup.config.steps, say)
@@ -180,6 +182,7 @@ class _Run:
             batch = next(feed)
         with self._ledger.spending("compile"):
             run_step = _compiled(setup, state, batch, empty)
+        preview = Preview(setup, empty) if config.sample_every else None
         peak_share = utilisation(run_step)
         if self._validation and (missing := self._validation.missing):
             self._say(f"nothing of {', '.join(missing)} is in split val, so it is not validated")
@@ -200,12 +203,17 @@ class _Run:
                     self._save(step, state)
                 if self._validation and step % config.validate_every == 0:
                     self._validate(self._validation, step, state)
+                if preview and step % config.sample_every == 0:
+                    self._show(preview, step, state)
             if step > self._saved:  # stopped
                 self._check(0)
                 self._save(step, state)
+        return step, self._progress.rate(step)
+
+    def close(self) -> None:
+        """Writes what is left of curves and videos."""
         if self._board:
             self._board.close()
-        return step, self._progress.rate(step)
 
     def _check(self, ahead: int) -> None:
         """Waits for the values of all but the last steps, and looks at them."""
@@ -232,6 +240,15 @@ class _Run:
             self._board.write(step, _curves(found))
         sources = ", ".join(f"{name} {loss:.4f}" for name, loss in found["by_source"].items())
         self._say(f"validation at step {step}: loss {found['loss']:.4f}; {sources}")
+
+    def _show(self, preview: Preview, step: int, state: TrainState) -> None:
+        with jax.transfer_guard("allow"), self._ledger.spending("validation"):
+            pairs = preview.pairs(state.ema)
+        if board := self._board:
+            for pair in pairs:
+                videos = {"what happened": pair.truth, "drawn": pair.drawn}
+                name = f"samples/{pair.key}"
+                board.write_video(step, name, videos, fps=pair.fps, text=pair.action)
 
     def _save(self, step: int, state: TrainState) -> None:
         # the batch of a step is a function of the step, so its number is the place in the data

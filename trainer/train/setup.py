@@ -35,6 +35,7 @@ class Setup:
 
     Attributes:
         table, embeddings, samples: what it learns from.
+        held_out: what it is tried on: split "val", if anything asks for it, else nothing.
         layout: how it is spread over the devices.
         info: what its checkpoints say of it; its config has the width of the embeddings.
         step: optimiser steps that are done.
@@ -43,6 +44,7 @@ class Setup:
     table: Table
     embeddings: Embeddings
     samples: Samples
+    held_out: Samples
     layout: Layout
     info: RunInfo
     step: int = 0
@@ -137,7 +139,14 @@ def set_up(config: TrainConfig, data: str | Sequence[str], encoder: str | None =
         samples=samples.digest,
         eras=(begin(samples, order_spec(config)),),
     )
-    return Setup(table=table, embeddings=embeddings, samples=samples, layout=layout, info=info)
+    return Setup(
+        table=table,
+        embeddings=embeddings,
+        samples=samples,
+        held_out=_held_out(table, config),
+        layout=layout,
+        info=info,
+    )
 
 
 def trained_on(run: Path, data: Sequence[str] = ()) -> tuple[RunInfo, Table, Order]:
@@ -173,10 +182,21 @@ def trained_on(run: Path, data: Sequence[str] = ()) -> tuple[RunInfo, Table, Ord
     return info, table, Order(samples, info.eras)
 
 
-def _select(table: Table, config: TrainConfig) -> Samples:
-    return select(
-        table, "train", windows=config.windows, where=config.where, exclude=config.exclude
-    )
+def _select(table: Table, config: TrainConfig, split: str = "train") -> Samples:
+    return select(table, split, windows=config.windows, where=config.where, exclude=config.exclude)
+
+
+def _held_out(table: Table, config: TrainConfig) -> Samples:
+    if not (config.validate_every or config.sample_every):
+        return Samples(by_dataset={})
+    found = _select(table, config, "val")
+    if not found.by_dataset:
+        flag = "--validate-every" if config.validate_every else "--sample-every"
+        raise UsageError(
+            f"{table.path}: has nothing in split val to choose from, which {flag} wants; leave that"
+            " out, widen --where, or prepare more episodes"
+        )
+    return found
 
 
 def fitted(config: TrainConfig, embeddings: Embeddings) -> TrainConfig:

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from trainer.configs.config import TrainConfig
-from trainer.data import Sample, select
+from trainer.data import Sample
 from trainer.diffusion import drawn_low, frame_errors
 from trainer.model import spread_of
 from trainer.train.setup import Setup
@@ -31,17 +31,14 @@ class Validation:
     with text and controls, and no dropout. A dataset's samples are spread evenly over its split.
 
     Args:
-        setup: what is trained.
+        setup: what is trained; something is held out.
     """
 
     def __init__(self, setup: Setup):
         self._setup, config = setup, setup.config
-        found = select(
-            setup.table, "val", windows=config.windows, where=config.where, exclude=config.exclude
-        )
         self.samples = {
             name: [numbered[i * len(numbered) // count] for i in range(count)]
-            for name, numbered in found.by_dataset.items()
+            for name, numbered in setup.held_out.by_dataset.items()
             if (count := min(_SAMPLES, len(numbered)))
         }
         self._size = config.batch_size // config.accumulate
