@@ -69,10 +69,12 @@ def test_a_run_writes_them_as_moving_pictures_and_trains_as_without(data, tmp_pa
         with Image.open(io.BytesIO(value.image.encoded_image_string)) as gif:
             frames = [np.asarray(f.convert("RGB")) for f in ImageSequence.Iterator(gif)]
             assert gif.format == "GIF" and len(frames) == len(pair.truth)
-        scale = frames[0].shape[0] // pair.truth.shape[1]
-        half = pair.truth.shape[2] * scale
+        scale = frames[0].shape[1] // (2 * pair.truth.shape[2])
+        half, height = pair.truth.shape[2] * scale, pair.truth.shape[1] * scale
+        caption = frames[0][:-height]
+        assert caption.max() == 255 and caption.min() < 100  # ink on paper
         for frame, truth in zip(frames, pair.truth, strict=True):
-            left = frame[::scale, :half:scale].astype(int)
+            left = frame[-height::scale, :half:scale].astype(int)
             assert np.abs(left - truth).mean() < 12  # 256 colours
     # nothing is shown of a run without it
     assert not [v for e in events(tmp_path / "b") for v in e.summary.value if v.image.width]

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from tensorboardX import SummaryWriter
 from tensorboardX.proto import summary_pb2
 
 FOLDER = "tensorboard"
-_HEIGHT, _GAP = 120, 4  # pixels: of a video as it is shown, at least, and between two
+_HEIGHT, _GAP, _FONT_SIZE = 120, 4, 14  # pixels: of a video, at least; between two; of its caption
 
 
 class Board:
@@ -45,9 +45,9 @@ class Board:
 
         Args:
             videos: by what they are; uint8 `[n, h, w, 3]`, all of one shape.
-            text: what they are of.
+            text: what they are of; stands above them.
         """
-        frames = _beside(list(videos.values()))
+        frames = _captioned(_beside(list(videos.values())), text)
         image = summary_pb2.Summary.Image(  # pyright: ignore[reportAttributeAccessIssue]
             height=frames.shape[1],
             width=frames.shape[2],
@@ -76,6 +76,15 @@ def _beside(videos: list[np.ndarray]) -> np.ndarray:
     large = [video.repeat(scale, 1).repeat(scale, 2) for video in videos]
     gap = np.full((*large[0].shape[:2], _GAP, 3), 255, np.uint8)
     return np.concatenate([large[0], *(part for v in large[1:] for part in (gap, v))], 2)
+
+
+def _captioned(frames: np.ndarray, text: str) -> np.ndarray:
+    """Frames below a strip of paper with a line of text, as much of it as there is room for."""
+    strip = Image.new("RGB", (frames.shape[2], 2 * _FONT_SIZE), "white")
+    font = ImageFont.load_default(_FONT_SIZE)
+    ImageDraw.Draw(strip).text((_GAP, _GAP), " ".join(text.split()), "black", font)
+    above = np.broadcast_to(np.asarray(strip), (len(frames), *np.asarray(strip).shape))
+    return np.concatenate([above, frames], 1)
 
 
 def _gif(frames: np.ndarray, fps: float) -> bytes:
