@@ -69,13 +69,11 @@ def _simulate(args) -> None:
         write_contact_sheet,
         write_mp4,
     )
-    from trainer.train.checkpoint import Checkpoints
 
     # all that can be wrong is found before a large text encoder is read
     if not args.action:
         raise UsageError("no --action was given; say what is done: --action 'push the red block'")
-    with Checkpoints(args.checkpoint, keep=None) as checkpoints:
-        trained = checkpoints.info(checkpoints.latest() or 0).encoder
+    trained = describe(args.checkpoint)[1].encoder
     encoder_info = check_directory(args.t5, compute=trained.compute, dtype=trained.dtype)
     step, info = describe(args.checkpoint, encoder_info)
     finest = describe(args.finer[-1], encoder_info)[1] if args.finer else info

@@ -70,13 +70,13 @@ def main(argv: list[str]) -> int:
 
     args = parse(Arguments, "train", DESCRIPTION, argv)
 
-    from trainer.train import set_up, train
+    from trainer.train import say_on_stderr, set_up, train
     from trainer.train.processes import join
 
     if args.distributed or (args.coordinator, args.processes, args.process) != (None, None, None):
         join(args.coordinator, args.processes, args.process)
     if args.dry_run:
-        setup = set_up(args.fields, args.data, args.encoder)
+        setup = set_up(args.fields, args.data, args.encoder, say_on_stderr)
         print(json.dumps(setup.config.to_dict(), indent=2))
         for line in setup.describe():
             print(line, file=sys.stderr)

@@ -53,7 +53,10 @@ def main(argv: list[str]) -> int:
     from trainer.data import consumed
     from trainer.train.setup import trained_on
 
-    _, table, order = trained_on(flags.run, flags.data)
+    def say(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    _, table, order = trained_on(flags.run, flags.data, say)
     positions = None if flags.position is None else [flags.position]
     samples = consumed(table, order, flags.step, positions)
     for sample in samples:

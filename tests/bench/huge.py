@@ -10,9 +10,11 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from schemas import NUM_SLOTS, Manifest, Tier
-from schemas.table import MANIFEST, frames_file
+from schemas.table import MANIFEST, frames_file, index_file
 from tests.bench.timing import status_mb
 from trainer.data import (
     Embeddings,
@@ -33,8 +35,12 @@ _TIER = Tier(8, 16, "raw")
 _BATCH, _SMALL = 256, 8
 
 
-def write(out: Path, *, rows: int) -> Path:
-    """A table of so many rows, in equal parts of five datasets."""
+def write(out: Path, *, rows: int, index: bool = False) -> Path:
+    """A table of so many rows, in equal parts of five datasets.
+
+    Args:
+        index: whether it has one: a file per shard, a minute's work for 10 M rows.
+    """
     if (out / MANIFEST).exists():
         return out
     shutil.rmtree(out, ignore_errors=True)
@@ -47,11 +53,22 @@ def write(out: Path, *, rows: int) -> Path:
         only = out / frames_file(_TIER, d.name, d.version, "train", 0, 1)
         for shard in range(shards):
             os.link(only, out / frames_file(_TIER, d.name, d.version, "train", shard, shards))
+        if index:
+            _write_index(out, d.name, shards)
         counts = {split: each * shards for split, each in d.shard_rows.items()}
         chunks = sum(map(sum, counts.values()))
         datasets.append(dataclasses.replace(d, shard_rows=counts, num_shards=shards, chunks=chunks))
     (out / MANIFEST).write_text(dataclasses.replace(manifest, datasets=datasets).to_json())
     return out
+
+
+def _write_index(out: Path, name: str, shards: int) -> None:
+    """As of the first shard, with the number of each."""
+    rows = pq.read_table(out / index_file(name, 0, 1))
+    at = rows.schema.get_field_index("shard")
+    for shard in range(shards):
+        numbers = pa.array(np.full(len(rows), shard, np.int32))
+        pq.write_table(rows.set_column(at, "shard", numbers), out / index_file(name, shard, shards))
 
 
 def _episode(dataset: str, number: int):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from schemas import UsageError
 from tests.trainer import tiny_run as tiny
+from trainer.simulate.stage import describe, load_stage
 from trainer.train import Checkpoints, abstract, train
 from trainer.train.checksum import checksums, damaged
 from trainer.train.damage import Damaged
@@ -134,3 +135,14 @@ def test_no_single_bit_is_missed(data):
     raw.reshape(-1)[place] ^= 1 if dtype == "bool" else 1 << data.draw(st.integers(0, 7))
     assert damaged(tree(), before) == ["['a']"]
     assert damaged({}, before) == ["['a']"]
+
+
+def test_a_simulator_says_what_to_do_about_a_damaged_checkpoint(runs, tmp_path):
+    run = shutil.copytree(runs / "six", tmp_path / "run")
+    encoder = describe(run)[1].encoder
+    _flip(_largest(run / "checkpoints" / "6" / "ema"))
+    with pytest.raises(UsageError, match=r"6: is damaged .*; restore it from a copy, or give its"):
+        load_stage(run, encoder)
+    shutil.rmtree(run / "checkpoints" / "6" / "run")
+    with pytest.raises(UsageError, match=r"6: is damaged .*; restore it from a copy, or give its"):
+        describe(run)

@@ -24,7 +24,8 @@ def data(tmp_path_factory):
 
 def _preview(config, data):
     setup = set_up(config, data)
-    return setup, Preview(setup, pad_tokens(setup.embeddings.lookup(EMPTY), config.tokens))
+    empty = pad_tokens(setup.embeddings.lookup(EMPTY), config.tokens)
+    return setup, Preview(setup, setup.layout.put_whole(empty))
 
 
 def test_a_preview_shows_the_held_out_rows_and_what_the_model_makes_of_them(data):

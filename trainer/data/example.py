@@ -21,7 +21,7 @@ from typing import Literal
 import ml_dtypes
 import numpy as np
 
-from schemas import NUM_SLOTS
+from schemas import NUM_SLOTS, UsageError
 from trainer.data.embeddings import Embeddings
 from trainer.data.records import reading
 from trainer.data.samples import Sample, Windows
@@ -142,10 +142,14 @@ class ExampleMaker:
             "control_mask": np.zeros((n, NUM_SLOTS), bool),
         }
         opened, done = _Opened(self.table), np.zeros((n, 1), np.int64)
-        with opened.reading():
-            for i, sample in enumerate(samples):
-                done[i] = self._fill(batch, i, sample, opened)
-            self._fill_tokens(batch, samples, opened)
+        try:
+            with opened.reading():
+                for i, sample in enumerate(samples):
+                    done[i] = self._fill(batch, i, sample, opened)
+                self._fill_tokens(batch, samples, opened)
+        except UsageError:
+            self.table.check_unchanged()  # which would be why
+            raise
         batch["frame_mask"][:] = np.arange(spec.frames) < done
         return batch
 

@@ -32,3 +32,10 @@ def exists(path: str) -> bool:
     """Whether a file is there."""
     filesystem, inner = locate(path)
     return filesystem.get_file_info(inner).type == fs.FileType.File
+
+
+def stamp(path: str) -> tuple[int, int]:
+    """Size and time of change (ns) of a file, (-1, -1) if there is none: what changes with it."""
+    filesystem, inner = locate(path)
+    info = filesystem.get_file_info(inner)
+    return (info.size, info.mtime_ns or 0) if info.type == fs.FileType.File else (-1, -1)

@@ -7,7 +7,7 @@ open no file and load no extension; it sees the index and nothing else.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import duckdb
 import numpy as np
@@ -25,7 +25,13 @@ _CLOSED: dict[str, str | bool | int | float | list[str]] = {
     "enable_external_access": "false",
     "autoload_known_extensions": "false",
 }
-_ROWS = 1 << 18  # of the index at a time
+_ROWS, _FILES = 1 << 18, 128  # of the index at a time
+Watch = Callable[[int], None]
+"""Told how many more of the index's files have been read."""
+
+
+def unwatched(_files: int) -> None:
+    """A watch that looks away."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,13 +56,14 @@ class Index:
         where: a condition in SQL on the index's columns (`schemas.columns.INDEX_SCHEMA`); "source"
             and "licence" are other names of "dataset" and "license". Empty is true.
         exclude: a Parquet file of auditors' verdicts; rows with the verdict "reject" are left out.
+        watch: told of what has been read.
 
     Raises:
         UsageError: if the condition is none, or the verdicts cannot be read.
     """
 
-    def __init__(self, table: Table, where: str = "", exclude: str = ""):
-        self._table, self._where = table, where
+    def __init__(self, table: Table, where: str = "", exclude: str = "", watch: Watch = unwatched):
+        self._table, self._where, self._watch = table, where, watch
         self._rejects = _rejects(exclude) if exclude else None
         with duckdb.connect(config=_CLOSED) as db:
             self._filtered(db, db.from_arrow(INDEX_SCHEMA.empty_table())).fetchall()
@@ -69,11 +76,12 @@ class Index:
             UsageError: if the index is damaged, or is not the manifest's.
         """
         for span in self._table.spans_of(split, dataset):
-            with duckdb.connect(config=_CLOSED) as db:
-                rows = self._filtered(db, db.from_arrow(self._of(span)))
-                if self._rejects is not None:
-                    rows = rows.join(db.from_arrow(self._rejects), _SAME, how="anti")
-                yield from _placed(span, self._read(span, rows))
+            for part in self._parts(span):
+                with duckdb.connect(config=_CLOSED) as db:
+                    rows = self._filtered(db, db.from_arrow(part))
+                    if self._rejects is not None:
+                        rows = rows.join(db.from_arrow(self._rejects), _SAME, how="anti")
+                    yield from _placed(span, self._read(span, rows))
 
     def rejected(self, split: str, dataset: str) -> np.ndarray:
         """int64 `[n]`, sorted: the rows that auditors rejected, whatever the condition."""
@@ -81,11 +89,11 @@ class Index:
             return np.zeros(0, np.int64)
         found = [np.zeros(0, np.int64)]
         for span in self._table.spans_of(split, dataset):
-            with duckdb.connect(config=_CLOSED) as db:
-                rows = db.from_arrow(self._of(span)).join(
-                    db.from_arrow(self._rejects), _SAME, how="semi"
-                )
-                found += [f.rows for f in _placed(span, self._read(span, rows))]
+            for part in self._parts(span):
+                with duckdb.connect(config=_CLOSED) as db:
+                    rejects = db.from_arrow(self._rejects)
+                    rows = db.from_arrow(part).join(rejects, _SAME, how="semi")
+                    found += [f.rows for f in _placed(span, self._read(span, rows))]
         return np.sort(np.concatenate(found))
 
     def _filtered(self, db, index):
@@ -104,14 +112,18 @@ class Index:
             " \"source = 'bridge' and num_frames >= 8\""
         )
 
-    def _of(self, span: Span) -> pyarrow.dataset.Dataset:
+    def _parts(self, span: Span) -> Iterator[pyarrow.dataset.Dataset]:
+        """The index of a span, a few files at a time."""
         filesystem = files.locate(span.root)[0]
-        parts = [files.locate(part)[1] for part in span.index_files()]
-        try:
-            index = pyarrow.dataset.dataset(parts, schema=INDEX_SCHEMA, filesystem=filesystem)
-            return index.filter(pyarrow.dataset.field("split") == span.split)
-        except (OSError, pa.ArrowInvalid, pa.ArrowTypeError) as e:
-            raise _damaged(span, e) from e
+        paths = [files.locate(part)[1] for part in span.index_files()]
+        for first in range(0, len(paths), _FILES):
+            some = paths[first : first + _FILES]
+            try:
+                index = pyarrow.dataset.dataset(some, schema=INDEX_SCHEMA, filesystem=filesystem)
+                yield index.filter(pyarrow.dataset.field("split") == span.split)
+            except (OSError, pa.ArrowInvalid, pa.ArrowTypeError) as e:
+                raise _damaged(span, e) from e
+            self._watch(len(some))
 
     def _read(self, span: Span, rows) -> Iterator[pa.RecordBatch]:
         columns = "shard, position, num_frames, is_first"

@@ -43,7 +43,9 @@ class PlainFile:
     def __init__(self, path: str):
         self._fd = os.open(path, os.O_RDONLY)
         offsets, sizes = _read_index(self._fd)
-        self._offsets, self._sizes = offsets, sizes.astype(np.uint32)
+        near = offsets.max(initial=0) < 2**32
+        self._offsets = offsets.astype(np.uint32) if near else offsets
+        self._sizes = sizes.astype(np.uint32)
         self.read(range(len(self._offsets))[:1])
 
     def __del__(self):

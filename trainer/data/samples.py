@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 
-from trainer.data.index import Found, Index
+from trainer.data.index import Found, Index, Watch, unwatched
 from trainer.data.table import Table
 
 Windows = Literal["actions", "any"]
@@ -59,14 +59,20 @@ class Samples:
 
 
 def select(
-    table: Table, split: str, *, windows: Windows = "actions", where: str = "", exclude: str = ""
+    table: Table,
+    split: str,
+    *,
+    windows: Windows = "actions",
+    where: str = "",
+    exclude: str = "",
+    watch: Watch = unwatched,
 ) -> Samples:
     """The samples of a split.
 
     Args:
         windows: "actions": one sample per row, which begins with its action. "any": one per frame
             that can be predicted, which ends 16 frames on or where the text changes.
-        where, exclude: as of `Index`.
+        where, exclude, watch: as of `Index`.
 
     Raises:
         UsageError: as `Index`, and for an unknown split.
@@ -76,15 +82,18 @@ def select(
         return Samples(
             by_dataset={n: _Rows([s.rows for s in table.spans_of(split, n)]) for n in names}
         )
-    index = Index(table, where, exclude)
-    rejected = {row for name in names for row in index.rejected(split, name).tolist()}
+    index = Index(table, where, exclude, watch)
     found: dict[str, Numbered] = {}
+    rejected: set[int] = set()
     digest = hashlib.blake2b(windows.encode(), digest_size=16)
     for name in names:
-        rows, windows_of = _collected(index.find(split, name), rejected)
-        if len(rows):
-            found[name] = _Windows(rows, windows_of) if windows == "any" else _Chosen(rows)
-            for array in (np.frombuffer(name.encode(), np.uint8), rows, windows_of):
+        mine = index.rejected(split, name)
+        ranges = [span.rows for span in table.spans_of(split, name)]
+        counts = _counted(index.find(split, name), ranges, windows, mine)
+        rejected.update(mine.tolist())
+        if counts.any():
+            found[name] = _Counted(ranges, counts)
+            for array in (np.frombuffer(name.encode(), np.uint8), counts):
                 digest.update(np.ascontiguousarray(array).data)
     digest.update(np.array(sorted(rejected), "<i8").data)
     return Samples(by_dataset=found, rejected=frozenset(rejected), digest=digest.hexdigest())
@@ -101,49 +110,52 @@ class _Rows:
         return self._ends[-1] if self._ends else 0
 
     def __getitem__(self, number: int, /) -> Sample:
+        return Sample(self.row(number), 0)
+
+    def row(self, number: int) -> int:
+        """That many-th row, from 0 up."""
         part = bisect.bisect_right(self._ends, number)
-        return Sample(self._ranges[part][number - self._ends[part]], 0)
+        return self._ranges[part][number - self._ends[part]]
 
 
-class _Chosen:
-    """Some rows, sorted."""
+class _Counted:
+    """So many samples of each row of some ranges, a byte of memory a row.
 
-    def __init__(self, rows: np.ndarray):
-        self._rows = rows
+    Args:
+        counts: uint8 `[rows]`.
+    """
 
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, number: int, /) -> Sample:
-        return Sample(self._rows.item(number), 0)
-
-
-class _Windows:
-    """Some rows, sorted, each once for every one of its frames that can be predicted."""
-
-    def __init__(self, rows: np.ndarray, windows: np.ndarray):
-        self._rows, ends = rows, np.cumsum(windows, dtype=np.int64)
-        small = not len(ends) or ends[-1] < 2**32
-        self._ends = ends.astype(np.uint32) if small else ends
+    def __init__(self, ranges: Sequence[range], counts: np.ndarray):
+        self._rows, self._counts = _Rows(ranges), counts
+        blocks = np.arange(0, len(counts), _BLOCK)
+        self._ends = np.cumsum(np.add.reduceat(counts, blocks, dtype=np.int64))
 
     def __len__(self) -> int:
-        return int(self._ends[-1]) if len(self._ends) else 0
+        return int(self._ends[-1])
 
     def __getitem__(self, number: int, /) -> Sample:
-        at = int(np.searchsorted(self._ends, self._ends.dtype.type(number), side="right"))
-        before = self._ends.item(at - 1) if at else 0
-        return Sample(self._rows.item(at), number - before)
+        block = int(self._ends.searchsorted(number, side="right"))
+        inside = number - (self._ends.item(block - 1) if block else 0)
+        first = block * _BLOCK
+        ends = self._counts[first : first + _BLOCK].cumsum(dtype=np.int64)
+        at = int(ends.searchsorted(inside, side="right"))
+        return Sample(self._rows.row(first + at), inside - (ends.item(at - 1) if at else 0))
 
 
-def _collected(pieces: Iterable[Found], rejected: set[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Rows in rising order, and how many of each one's frames can be predicted: uint8."""
-    parts, counts = [np.zeros(0, np.uint32)], [np.zeros(0, np.uint8)]
-    cut = np.array(sorted(rejected), np.int64) + 1  # rows that have lost the row before
+_BLOCK = 128  # rows, of which is kept how many samples come before them
+
+
+def _counted(
+    pieces: Iterable[Found], ranges: Sequence[range], windows: Windows, rejected: np.ndarray
+) -> np.ndarray:
+    """How many samples each row of some ranges has: uint8 `[rows]`."""
+    starts = np.array([rows.start for rows in ranges])
+    before = np.array([0, *itertools.accumulate(map(len, ranges))])
+    counts = np.zeros(before[-1], np.uint8)
+    cut = rejected + 1  # rows that have lost the row before
     for piece in pieces:
+        part = starts.searchsorted(piece.rows, side="right") - 1
         begins = piece.is_first | np.isin(piece.rows, cut)
-        wide = piece.rows.max(initial=0) >= 2**32
-        parts.append(piece.rows if wide else piece.rows.astype(np.uint32))
-        counts.append(piece.num_frames - (begins & (piece.num_frames > 1)))
-    rows, windows = np.concatenate(parts), np.concatenate(counts)
-    order = np.argsort(rows, kind="stable")
-    return rows[order], windows[order]
+        each = piece.num_frames - (begins & (piece.num_frames > 1)) if windows == "any" else 1
+        counts[piece.rows - starts[part] + before[part]] = each
+    return counts

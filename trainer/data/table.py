@@ -79,6 +79,7 @@ class Table:
         roots = [paths] if isinstance(paths, str) else list(paths)
         self.paths = [str(path).rstrip("/") for path in roots]
         self.path = " + ".join(self.paths)
+        self._stamps = [files.stamp(f"{path}/{MANIFEST}") for path in self.paths]
         self.manifests = [_manifest(path) for path in self.paths]
         tiers = [
             _tier(path, manifest, tier)
@@ -91,8 +92,7 @@ class Table:
             )
         for path in self.paths:
             _check_there(path, self.tier)
-        # the same when embeddings are added: a run may go on from before
-        digests = [digest(manifest.without_text().encode()) for manifest in self.manifests]
+        digests = list(map(_digest, self.manifests))
         self.digest = (digests[0] if len(digests) == 1 else digest(b"".join(digests))).hex()
         self.spans = list(_spans(self.paths, self.manifests))
         self._firsts = [span.rows.start for span in self.spans]
@@ -101,6 +101,27 @@ class Table:
 
     def __len__(self) -> int:
         return self.spans[-1].rows.stop if self.spans else 0
+
+    def check_unchanged(self) -> None:
+        """Raises UsageError if the records on disk are not, or may soon be not, those that it found
+        when it was opened. What was read before this is told here was still of them, as who changes
+        a table takes its manifest away first."""
+        for i, (path, manifest) in enumerate(zip(self.paths, self.manifests, strict=True)):
+            name = f"{path}/{MANIFEST}"
+            stamp = files.stamp(name)
+            if stamp == self._stamps[i]:
+                continue
+            try:
+                found = Manifest.from_json(files.read(name).decode(errors="replace"), name)
+                same = _digest(found) == _digest(manifest)
+            except FileNotFoundError:
+                same = False
+            if not same:
+                raise UsageError(
+                    f"{path}: was changed since it was opened; begin anew on what it is now, or put"
+                    " back what it was (train on a copy of `unisim stage` where tables grow)"
+                )
+            self._stamps[i] = stamp  # embeddings were added
 
     @property
     def datasets(self) -> list[str]:
@@ -230,6 +251,11 @@ def _manifest(path: str) -> Manifest:
             " `unisim prepare` to its end (a second run resumes) and pass its output folder"
         ) from e
     return Manifest.from_json(data.decode(errors="replace"), name)
+
+
+def _digest(manifest: Manifest) -> bytes:
+    """The same when embeddings are added: a run may go on from before."""
+    return digest(manifest.without_text().encode())
 
 
 def _tier(path: str, manifest: Manifest, wanted: str | None) -> Tier:

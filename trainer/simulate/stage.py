@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from schemas import EncoderInfo, Tier, UsageError
 from trainer.train.checkpoint import Checkpoints, RunInfo
+from trainer.train.damage import Damaged
 from trainer.train.state import Params
 
 
@@ -32,9 +34,21 @@ class Stage:
 def load_stage(folder: Path, encoder: EncoderInfo) -> Stage:
     """A run's last checkpoint. Raises as `describe`."""
     step, info = describe(folder, encoder)
-    with Checkpoints(folder, keep=None) as checkpoints:
+    with Checkpoints(folder, keep=None) as checkpoints, _remedied():
         params = checkpoints.ema(step, info.config)
     return Stage(folder=folder, step=step, info=info, params=params)
+
+
+@contextlib.contextmanager
+def _remedied() -> Iterator[None]:
+    """Says of a damaged checkpoint what can be done."""
+    try:
+        yield
+    except Damaged as e:
+        raise UsageError(
+            f"{e}; restore it from a copy, or give its `unisim train` command again, which sets it"
+            " aside and goes on from the one before"
+        ) from e
 
 
 def check_cascade(stages: Sequence[Stage]) -> None:
@@ -66,19 +80,21 @@ def check_cascade(stages: Sequence[Stage]) -> None:
             raise UsageError(f"{fine.folder}: has another number of history frames than the base")
 
 
-def describe(checkpoint: Path, encoder: EncoderInfo) -> tuple[int, RunInfo]:
+def describe(checkpoint: Path, encoder: EncoderInfo | None = None) -> tuple[int, RunInfo]:
     """The last step that a run saved and what made it, without reading a parameter.
 
     Args:
-        encoder: what will embed the actions.
+        encoder: what will embed the actions; None is not known yet.
 
     Raises:
-        UsageError: if there is no checkpoint, or it was trained with another text encoder.
+        UsageError: if there is no checkpoint, it is damaged, or it was trained with another text
+            encoder.
     """
     with Checkpoints(checkpoint, keep=None) as checkpoints:
         step = checkpoints.latest() or 0
-        info = checkpoints.info(step)
-    if encoder.digest != info.encoder.digest:
+        with _remedied():
+            info = checkpoints.info(step)
+    if encoder is not None and encoder.digest != info.encoder.digest:
         raise UsageError(
             f"{checkpoint}: was trained with the text encoder {info.encoder.name!r} (digest"
             f" {info.encoder.digest[:12]}), but this is {encoder.name!r} (digest"

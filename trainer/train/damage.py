@@ -1,4 +1,5 @@
-"""`Damaged`: a checkpoint that is not what was saved, as against one that cannot be read now."""
+"""What goes wrong with a run's files, in one line: `Damaged`, a checkpoint that is not what was
+saved, as against one that cannot be read now, or a folder that cannot be written."""
 
 from __future__ import annotations
 
@@ -14,7 +15,15 @@ from schemas import UsageError
 # an array library's errors have a status for a type: these tell of a file that is missing, short,
 # or not what its own checksums say
 _DAMAGE = ("NOT_FOUND", "DATA_LOSS", "OUT_OF_RANGE", "FAILED_PRECONDITION", "INVALID_ARGUMENT")
+_SYSTEM = re.compile(r"([^:]+) \[os_error_code")
 _STATUS = re.compile(r"([A-Z]+(?:_[A-Z]+)*): ")
+_UNDER_WAY = (
+    "async_deserialize",
+    "async_serialize",
+    "_read_array_index",
+    "_SignalingThread.run() raised",
+    "OCDBT database",
+)
 _MISSING = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 _CONTENT = (*_MISSING, ValueError, LookupError, TypeError, AttributeError, EOFError)
 
@@ -53,6 +62,39 @@ def reading(checkpoint: Path) -> Iterator[None]:
     sys.unraisablehook = hook
 
 
+@contextlib.contextmanager
+def writing(run: Path) -> Iterator[None]:
+    """Turns what goes wrong while a run's folder is written into one line.
+
+    Raises:
+        UsageError: if the disk is full or the file system refuses.
+    """
+    hook = _hush()
+    try:
+        yield
+    except UsageError:
+        raise
+    except Exception as e:
+        said = next(filter(None, map(_refusal, _chain(e))), None)
+        if said is None:
+            raise
+        raise UsageError(
+            f"{run}: cannot be written ({said}); see that there is room and access, then give the"
+            " same command again: it goes on from the last checkpoint"
+        ) from e
+    sys.unraisablehook = hook
+
+
+def _refusal(error: BaseException) -> str | None:
+    """What the file system said, if that is what the error is about."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    if isinstance(error, ValueError) and _STATUS.match(text := str(error).strip()):
+        found = _SYSTEM.search(text)
+        return found[1] if found else text.splitlines()[0][:160]
+    return None
+
+
 def is_damage(error: BaseException) -> bool:
     """Whether an error of reading tells of what is in the files, and not of getting at them."""
     for each in _chain(error):
@@ -73,19 +115,21 @@ def _chain(error: BaseException | None) -> list[BaseException]:
 
 
 def _hush() -> Callable[[sys.UnraisableHookArgs], object]:
-    """Keeps reads that are under way when one fails from printing, each, that nobody waits for
-    them any more; returns the hook that was there. They go on when we do not, so this stays."""
+    """Keeps reads and writes that are under way when one fails from printing, each, that nobody
+    waits for them any more; returns the hook that was there. They go on when we do not, so this
+    stays."""
     before = sys.unraisablehook
 
     def hook(args: sys.UnraisableHookArgs) -> None:
         late = str(args.exc_value) == "Event loop is closed"
-        if not late and "_read_array_index" not in repr(args.object):
+        if not late and not any(name in repr(args.object) for name in _UNDER_WAY):
             before(args)
 
     sys.unraisablehook = hook
-    logging.getLogger("asyncio").addFilter(_is_news)
+    for name in ("asyncio", "absl"):
+        logging.getLogger(name).addFilter(_is_news)
     return before
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    return "async_deserialize" not in record.getMessage()
+    return not any(name in record.getMessage() for name in _UNDER_WAY)

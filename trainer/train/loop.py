@@ -6,7 +6,7 @@ import collections
 import contextlib
 import dataclasses
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +20,18 @@ from trainer.data.example import pad_tokens
 from trainer.train.board import Board
 from trainer.train.checkpoint import Checkpoints
 from trainer.train.chips import utilisation
-from trainer.train.damage import Damaged
+from trainer.train.damage import Damaged, writing
 from trainer.train.goodput import Ledger, read_goodput
 from trainer.train.guard import LossGuard
 from trainer.train.metrics import MetricsLog, Progress, read_metrics, span
 from trainer.train.preview import Preview
-from trainer.train.setup import Setup, set_up
+from trainer.train.setup import Say, Setup, set_up
 from trainer.train.sharding import Layout
 from trainer.train.state import TrainState, abstract, graph_of, init
 from trainer.train.step import Metrics, train_step
 from trainer.train.stop import Stop
 from trainer.train.validation import VALIDATION, Validation
 
-Say = Callable[[str], None]
 _AHEAD = 2  # steps that are begun before the values of the one before them are waited for
 
 
@@ -84,9 +83,9 @@ def train(
         UsageError: if the table is not complete or has too little in it, if `out` holds a run that
             differs, or if the loss is not finite any more or leaps.
     """
-    setup = set_up(config, data, encoder)
-    keep, keep_every = setup.config.keep, setup.config.keep_every
-    with Stop() as stop, Checkpoints(out, keep=keep, keep_every=keep_every) as checkpoints:
+    setup = set_up(config, data, encoder, say)
+    kept = {"keep": setup.config.keep, "keep_every": setup.config.keep_every}
+    with writing(out), Stop() as stop, Checkpoints(out, **kept) as checkpoints:
         resumed = _resumed(checkpoints, setup, accept_changes, say)
         if resumed is None:
             shardings = setup.layout.of(abstract(setup.config))
@@ -227,6 +226,7 @@ class _Run:
             self._losses.append(values["loss"])
 
     def _tell(self, step: int, peak_share: float) -> None:
+        self._setup.table.check_unchanged()
         loss, waited = float(np.mean(self._losses)), self._ledger.waited
         self._say(self._progress.line(step, loss, waited=waited, utilisation=peak_share))
         self._ledger.write(step)
@@ -251,6 +251,7 @@ class _Run:
                 board.write_video(step, name, videos, fps=pair.fps, text=pair.action)
 
     def _save(self, step: int, state: TrainState) -> None:
+        self._setup.table.check_unchanged()  # else it would hold what was learned from another
         # the batch of a step is a function of the step, so its number is the place in the data
         with jax.transfer_guard("allow"), self._ledger.spending("checkpoint"):
             self._checkpoints.save(step, state, {"next_index": step}, self._setup.info)

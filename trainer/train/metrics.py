@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from schemas import UsageError
 
 METRICS = "metrics.jsonl"
+_PACE = 5.0  # seconds between lines
 
 
 class MetricsLog:
@@ -100,6 +101,33 @@ class Progress:
         if utilisation:
             text += f"  {rate * utilisation:.0%} MFU"
         return f"{text}  {span((self._steps - step) / max(rate, 1e-9))} left"
+
+
+class Paced:
+    """Lines about what takes long: one every few seconds, none of what is soon done.
+
+    Args:
+        what: "reading the index".
+        total: how many there will be.
+        unit: what is counted.
+        say: takes a line.
+    """
+
+    def __init__(self, what: str, total: int, unit: str, say: Callable[[str], None]):
+        self._what, self._total, self._unit, self._say = what, total, unit, say
+        self._begin = self._said = time.perf_counter()
+        self._done = 0
+
+    def __call__(self, count: int) -> None:
+        """So many more are done."""
+        self._done += count
+        now = time.perf_counter()
+        if now - self._said < _PACE or self._done >= self._total:
+            return
+        self._said, rate = now, self._done / (now - self._begin)
+        left = span((self._total - self._done) / rate)
+        text = f"{self._what}: {self._done / self._total:.0%}  {rate:.3g} {self._unit}/s"
+        self._say(f"{text}  {left} left")
 
 
 def span(seconds: float) -> str:

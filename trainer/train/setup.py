@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from schemas import MAX_FRAMES, UsageError
@@ -24,9 +24,11 @@ from trainer.data import (
     select,
 )
 from trainer.train.checkpoint import RunInfo
+from trainer.train.metrics import Paced
 from trainer.train.sharding import Layout
 
 CONFIG = "config.json"
+Say = Callable[[str], None]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -112,12 +114,18 @@ def _percent(shares: dict[str, float]) -> str:
     return ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
 
 
-def set_up(config: TrainConfig, data: str | Sequence[str], encoder: str | None = None) -> Setup:
+def set_up(
+    config: TrainConfig,
+    data: str | Sequence[str],
+    encoder: str | None = None,
+    say: Say = lambda _: None,
+) -> Setup:
     """Opens the table, and checks all that can be checked before anything is compiled.
 
     Args:
         data: a prepared table, or several as one.
         encoder: name of the one whose embeddings are taken; None is the table's own.
+        say: takes a line of progress.
 
     Raises:
         UsageError: if the table is not complete, has too little in it, or suits neither the config
@@ -130,7 +138,7 @@ def set_up(config: TrainConfig, data: str | Sequence[str], encoder: str | None =
     layout = Layout(model=config.model_axis)
     layout.check(config)
     check_weights(config.weights, table.datasets)
-    samples = _select(table, config)
+    samples = _select(table, config, "train", say)
     info = RunInfo(
         config=config,
         encoder=embeddings.info,
@@ -143,18 +151,21 @@ def set_up(config: TrainConfig, data: str | Sequence[str], encoder: str | None =
         table=table,
         embeddings=embeddings,
         samples=samples,
-        held_out=_held_out(table, config),
+        held_out=_held_out(table, config, say),
         layout=layout,
         info=info,
     )
 
 
-def trained_on(run: Path, data: Sequence[str] = ()) -> tuple[RunInfo, Table, Order]:
+def trained_on(
+    run: Path, data: Sequence[str] = (), say: Say = lambda _: None
+) -> tuple[RunInfo, Table, Order]:
     """What a run is made of, its table, and the order of its samples.
 
     Args:
         run: its folder.
         data: where the table is now; empty is where the run found it.
+        say: takes a line of progress.
 
     Raises:
         UsageError: if there is no run, or the table is another by now.
@@ -173,7 +184,7 @@ def trained_on(run: Path, data: Sequence[str] = ()) -> tuple[RunInfo, Table, Ord
             f"{table.path}: is not the table that {run} was trained on (digest {table.digest[:12]},"
             f" wanted {info.table[:12]}); name that with --data"
         )
-    samples = _select(table, info.config)
+    samples = _select(table, info.config, "train", say)
     if samples.digest != info.samples:
         raise UsageError(
             f"{info.config.exclude or table.path}: does not leave the samples that {run} was"
@@ -182,14 +193,22 @@ def trained_on(run: Path, data: Sequence[str] = ()) -> tuple[RunInfo, Table, Ord
     return info, table, Order(samples, info.eras)
 
 
-def _select(table: Table, config: TrainConfig, split: str = "train") -> Samples:
-    return select(table, split, windows=config.windows, where=config.where, exclude=config.exclude)
+def _select(table: Table, config: TrainConfig, split: str, say: Say) -> Samples:
+    shards = sum(span.dataset.num_shards for span in table.spans_of(split))
+    return select(
+        table,
+        split,
+        windows=config.windows,
+        where=config.where,
+        exclude=config.exclude,
+        watch=Paced("reading the index", shards * (2 if config.exclude else 1), "files", say),
+    )
 
 
-def _held_out(table: Table, config: TrainConfig) -> Samples:
+def _held_out(table: Table, config: TrainConfig, say: Say) -> Samples:
     if not (config.validate_every or config.sample_every):
         return Samples(by_dataset={})
-    found = _select(table, config, "val")
+    found = _select(table, config, "val", say)
     if not found.by_dataset:
         flag = "--validate-every" if config.validate_every else "--sample-every"
         raise UsageError(
