@@ -11,8 +11,9 @@ import pytest
 
 from schemas import UsageError
 from tests.trainer import tiny_run as tiny
+from trainer.configs.config import PAPER_WEIGHTS
 from trainer.data import Embeddings, Table, consumed
-from trainer.train import Checkpoints, abstract, train
+from trainer.train import Checkpoints, abstract, set_up, train
 from trainer.train.guard import LossGuard
 from trainer.train.setup import fitted, trained_on
 
@@ -143,6 +144,10 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_written(data, tmp_
         _train(tiny.config(batch_size=1000), data, out)
     with pytest.raises(UsageError, match="no dataset 'movng', did you mean 'moving'"):
         _train(tiny.config(weights={"movng": 1.0}), data, out)
+    with pytest.raises(UsageError, match="the table has no dataset 'rt1', known: moving, still"):
+        _train(tiny.config(weights={"moving": 1.0, "rt1": 0.5}), data, out)
+    papers = set_up(tiny.config(weights=PAPER_WEIGHTS), data)
+    assert "weights of datasets that the table lacks: habitat, rt1" in "\n".join(papers.describe())
     with pytest.raises(UsageError, match="has no tier '24x40'"):
         _train(tiny.config(tier="24x40"), data, out)
     odd = dataclasses.replace(tiny.CONFIG.model, patch=16)

@@ -94,6 +94,8 @@ class Setup:
             lines.insert(1, "the mixture until now: " + _percent(was))
         if left := [name for name in table.datasets if name not in shares]:
             lines.append(f"not in the mixture (no weight, or no samples): {', '.join(left)}")
+        if absent := [name for name in config.weights if name not in table.datasets]:
+            lines.append(f"weights of datasets that the table lacks: {', '.join(absent)}")
         if self.samples.rejected:
             lines.append(f"{len(self.samples.rejected)} rejected records are left out")
         lines.append(f"text encoder {self.info.encoder.name}: {self.info.encoder.description}")
