@@ -91,10 +91,11 @@ def _episode(dataset: str, number: int):
     ]
 
 
-def _iterator(path: str, step: int, batch: int):
+def _iterator(path: str, step: int, batch: int, where: str = ""):
     table = Table(path)
-    spec = ExampleSpec(frames=4, history=(4, 3, 2, 1), tokens=8)
-    samples = select(table, "train")
+    windows = "any" if where else "actions"
+    spec = ExampleSpec(frames=4, history=(4, 3, 2, 1), tokens=8, windows=windows)
+    samples = select(table, "train", windows=windows, where=where)
     weights = {name: 1.0 + i for i, name in enumerate(SOURCES)}
     order = Order(samples, [begin(samples, OrderSpec(weights=weights, batch_size=batch, seed=0))])
     iterator = batches(ExampleMaker(table, Embeddings.of(table), spec), order)
@@ -109,9 +110,13 @@ def resume(path: str) -> dict[str, float]:
     return {"seconds": time.perf_counter() - start, "mb": status_mb("VmHWM")}
 
 
-def memory(path: str, count: int = 100_000) -> dict[str, float]:
-    """Resident megabytes after 1,000 batches and at the end."""
-    iterator, seen = _iterator(path, 0, _SMALL), {}
+def memory(path: str, where: str = "", count: int = 100_000) -> dict[str, float]:
+    """Resident megabytes after 1,000 batches and at the end.
+
+    Args:
+        where: a condition on the index; then samples begin at any frame too.
+    """
+    iterator, seen = _iterator(path, 0, _SMALL, where), {}
     start = time.perf_counter()
     for i in range(1, count + 1):
         next(iterator)

@@ -96,10 +96,14 @@ def _rows(parts: list[str], flags: argparse.Namespace) -> Iterator[Row]:
                 f"{found['mb']:.0f} MB",
             )
         elif part == "memory":
-            path = huge.write(flags.folder / "10m", rows=10_000_000)
-            found = run_alone(huge.memory, path)
-            text = f"{found['begin']:.0f} -> {found['end']:.0f} MB"
-            yield Row(f"memory, 10 M rows, {found['batches']} batches", "-", text, "", "", "")
+            path = huge.write(flags.folder / "10m", rows=10_000_000, index=True)
+            for where in ("", "num_frames > 3 and licence <> 'none'"):
+                found = run_alone(huge.memory, path, where)
+                text = f"{found['begin']:.0f} -> {found['end']:.0f} MB"
+                what = "any frame of those selected, " if where else ""
+                yield Row(
+                    f"memory, 10 M rows, {what}{found['batches']} batches", "-", text, "", "", ""
+                )
         else:
             raise SystemExit(f"no part {part}")
 
