@@ -51,12 +51,10 @@ def main(argv: list[str]) -> int:
     flags = tyro.cli(WhyFlags, prog="unisim why", description=DESCRIPTION, args=argv)
 
     from trainer.data import consumed
+    from trainer.train import say_on_stderr
     from trainer.train.setup import trained_on
 
-    def say(line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
-
-    _, table, order = trained_on(flags.run, flags.data, say)
+    _, table, order = trained_on(flags.run, flags.data, say_on_stderr)
     positions = None if flags.position is None else [flags.position]
     samples = consumed(table, order, flags.step, positions)
     for sample in samples:
