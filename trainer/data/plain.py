@@ -43,9 +43,7 @@ class PlainFile:
     def __init__(self, path: str):
         self._fd = os.open(path, os.O_RDONLY)
         offsets, sizes = _read_index(self._fd)
-        near = offsets.max(initial=0) < 2**32
-        self._offsets = offsets.astype(np.uint32) if near else offsets
-        self._sizes = sizes.astype(np.uint32)
+        self._offsets, self._sizes = map(_narrowed, (offsets, sizes))
         self.read(range(len(self._offsets))[:1])
 
     def __del__(self):
@@ -167,6 +165,11 @@ def _read_index(fd: int) -> tuple[np.ndarray, np.ndarray]:
     if (offsets >= end).any() or (records > _LARGEST).any():
         raise ValueError("a footer that points beyond the file")
     return offsets, records
+
+
+def _narrowed(numbers: np.ndarray) -> np.ndarray:
+    """The same, in as few bytes as hold the largest: many files' indexes are kept."""
+    return numbers.astype(np.min_scalar_type(numbers.max(initial=0)))
 
 
 def _read_chunk(fd: int, offset: int) -> tuple[np.ndarray, np.ndarray]:

@@ -18,7 +18,7 @@ from trainer.data.plain import PlainFile
 # random access: reading ahead would only be thrown away
 _OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
 _MOST_OPEN, _SHARE = 4096, 2  # files, and of how many that the process may open one is ours
-_MOST_BYTES = 44 << 20  # of their indexes
+_MOST_BYTES = 36 << 20  # of their indexes
 
 Reader = PlainFile | array_record_module.ArrayRecordReader
 

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from schemas import UsageError
@@ -42,9 +42,9 @@ def reading(checkpoint: Path) -> Iterator[None]:
         UsageError: if it may be whole, but the file system does not give it: no permission, an
             error of the disk or the network, a folder that is gone.
     """
-    hook = _hush()
     try:
-        yield
+        with _hushed():
+            yield
     except UsageError:
         raise
     except Exception as e:
@@ -59,7 +59,6 @@ def reading(checkpoint: Path) -> Iterator[None]:
             what % "cannot be read" + "; it may be whole, so it stays as it is: see that it can"
             " be read, then give the same command again"
         ) from e
-    sys.unraisablehook = hook
 
 
 @contextlib.contextmanager
@@ -69,9 +68,9 @@ def writing(run: Path) -> Iterator[None]:
     Raises:
         UsageError: if the disk is full or the file system refuses.
     """
-    hook = _hush()
     try:
-        yield
+        with _hushed():
+            yield
     except UsageError:
         raise
     except Exception as e:
@@ -82,7 +81,6 @@ def writing(run: Path) -> Iterator[None]:
             f"{run}: cannot be written ({said}); see that there is room and access, then give the"
             " same command again: it goes on from the last checkpoint"
         ) from e
-    sys.unraisablehook = hook
 
 
 def _refusal(error: BaseException) -> str | None:
@@ -114,10 +112,10 @@ def _chain(error: BaseException | None) -> list[BaseException]:
     return found
 
 
-def _hush() -> Callable[[sys.UnraisableHookArgs], object]:
+@contextlib.contextmanager
+def _hushed() -> Iterator[None]:
     """Keeps reads and writes that are under way when one fails from printing, each, that nobody
-    waits for them any more; returns the hook that was there. They go on when we do not, so this
-    stays."""
+    waits for them any more. They go on when we do not, so after an error this stays."""
     before = sys.unraisablehook
 
     def hook(args: sys.UnraisableHookArgs) -> None:
@@ -128,7 +126,8 @@ def _hush() -> Callable[[sys.UnraisableHookArgs], object]:
     sys.unraisablehook = hook
     for name in ("asyncio", "absl"):
         logging.getLogger(name).addFilter(_is_news)
-    return before
+    yield
+    sys.unraisablehook = before
 
 
 def _is_news(record: logging.LogRecord) -> bool:
