@@ -85,6 +85,28 @@ class TextLine(Line):
         return f"{line}  {_left(done, total, passed, seconds - at)} left"
 
 
+class RateLine(Line):
+    """`audit  43%  3,400 records/s  0:21 left`.
+
+    Args:
+        verb: its first word.
+        unit: what is counted.
+        source: how far the stage is.
+    """
+
+    def __init__(self, verb: str, unit: str, source: Source):
+        super().__init__(source)
+        self._verb, self._unit = verb, unit
+
+    def text(self, seconds: float) -> str:
+        (done, total, _), at = self._read
+        if not done:
+            return ""
+        passed = max(at, 1e-3)
+        line = f"{self._verb} {done / total:4.0%}  {done / passed:,.0f} {self._unit}/s"
+        return f"{line}  {_left(done, total, passed, seconds - at)} left"
+
+
 def _left(done: int, total: int, passed: float, since: float) -> str:
     """As `clock` has it: what took so long for a part, less what has gone since that was seen."""
     return clock(max(0.0, passed * (total - done) / done - since))

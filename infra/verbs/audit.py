@@ -3,89 +3,229 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-DESCRIPTION = """Re-read every record of a table and check it against schema, index and manifest.
+from infra.verbs._flags import BeamFlags, absolute, parse, say
+from infra.verbs._table import summary
+from schemas import UsageError
 
-Prints a summary per source and every violation. Exit 0: clean; 3: violations; 2: no table there.
+DESCRIPTION = """Re-read every record of a table and check it, trusting nothing in it.
+
+Five families of checks: integrity, schema, content, rights, drift; --list tells each check. A table
+is never changed. Large ones are spread over Beam workers, small ones are read in this process.
+
+Exit 0: clean, or warnings only; 1: warnings, with --strict; 3: violations; 2: no table there.
+
+examples:
+  unisim audit table                                     everything
+  unisim audit table --families integrity rights         digests, index, embeddings, licences
+  unisim audit table --sample 1% --report report.html    a hundredth of the episodes, as a page
+  unisim audit table --deny-license CC-BY-NC-4.0 --jsonl findings.jsonl
+  unisim audit table --against last-week                 what has moved since
 """
+_SMALL = 20_000  # records of all tiers, below which workers are not worth their start
 
 
-@dataclasses.dataclass(frozen=True)
-class AuditFlags:
-    """Which table."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AuditFlags(BeamFlags):
+    """Which table, and what is looked for."""
 
-    out: Annotated[str, tyro.conf.Positional]
+    out: Annotated[str, tyro.conf.Positional] = ""
     """The table's folder."""
 
+    list: bool = False
+    """List the checks, and end."""
+
+    families: tuple[str, ...] = ("integrity", "schema", "content", "rights", "drift")
+    """Of the checks that are made."""
+
+    sample: str = "100%"
+    """Part of the episodes whose records are read. The index is always read whole; below 100% the
+    files' digests are not compared, their sizes are."""
+
+    strict: bool = False
+    """Exit 1 if there are warnings."""
+
+    deny_license: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """A licence that no record may have; once per licence."""
+
+    against: str | None = None
+    """Another table, or what --statistics wrote of it: what has moved since is told."""
+
+    limits: str | None = None
+    """A TOML file with other thresholds than pipelines/audit/limits.toml."""
+
+    jsonl: Path | None = None
+    """Write the findings here as JSON Lines."""
+
+    parquet: Path | None = None
+    """Write the findings here as Parquet."""
+
+    report: Path | None = None
+    """Write a page for people here: one HTML file with all that it shows."""
+
+    statistics: Path | None = None
+    """Write the datasets' statistics here as JSON, for a later --against."""
+
     most: int = 50
-    """Violations printed; all are counted."""
+    """Findings printed; all are counted and written."""
+
+    work: str | None = None
+    """A folder that launcher and workers see, for results on the way. Default: a temporary one;
+    needed with another --runner."""
 
 
 def main(argv: list[str]) -> int:
     """Runs the verb."""
-    flags = tyro.cli(AuditFlags, args=argv, prog="unisim audit", description=DESCRIPTION)
+    flags, beam_flags = parse(AuditFlags, "audit", DESCRIPTION, argv)
+    if flags.list:
+        return _list()
+    if not flags.out:
+        raise UsageError("no table given: unisim audit OUT, see `unisim audit --help`")
+    from pipelines.audit import Opened, scope_of
+
+    sample = _part(flags.sample)
+    scope = scope_of(absolute(flags.out), _families(flags.families), sample, flags.limits)
+    table = Opened(scope.out)
+    before = _before(flags, scope)
+    summary(table.manifest)
+    found, whole = _audit(table, scope, flags, beam_flags, before)
+    errors, warnings = found.severities["error"], found.severities["warning"]
+    if found.total > flags.most:
+        print(f"… and {found.total - flags.most:,} more")
+    print(f"{whole.read:,} records read, {errors:,} violations, {warnings:,} warnings")
+    _write(flags, table, scope, whole, found)
+    return 3 if errors else int(bool(warnings and flags.strict))
+
+
+def _write(flags: AuditFlags, table, scope, whole, found) -> None:
+    """What is written at the end."""
+    from pipelines.audit.output import write, write_statistics
+    from pipelines.audit.report import render
+
+    if flags.statistics:
+        write_statistics(flags.statistics, whole.statistics)
+    if flags.report:
+        write(flags.report, render(table, scope, whole, found))
+        say(f"wrote {flags.report}")
+
+
+def _audit(table, scope, flags: AuditFlags, beam_flags: list[str], before):
+    """The `Summary` of what was found, and the `Whole`."""
     from infra.progress_bar import Bar
-    from pipelines.audit import Opened, audit
+    from pipelines.audit import Whole
+    from pipelines.audit.output import Output
+    from pipelines.audit.summary import Summary
+    from pipelines.audit.task import Run, tasks
 
-    table = Opened(flags.out)
-    summary(table)
-    total = sum(d.chunks for d in table.manifest.datasets) * len(table.tiers)
-    found = 0
-    with Bar("audit", total, "records") as bar:
-        for finding in audit(table, bar.add):
-            found += 1
-            if found <= flags.most:
+    whole, found = Whole(table, scope), Summary()
+    todo = tasks(table, scope)
+    cost = sum(task.cost for task in todo)
+    spread = cost * scope.sample > _SMALL or flags.runner != "FnApiRunner" or flags.workers > 0
+    with Output(flags.jsonl, flags.parquet) as output, Bar("audit", cost, "records") as bar:
+
+        def add(finding) -> None:
+            found.add(finding)
+            output.add(finding)
+            if found.total <= flags.most:
                 bar.print(str(finding))
-    if found > flags.most:
-        print(f"… and {found - flags.most:,} more")
-    print(f"{total:,} records read, {found:,} violations")
-    return 3 if found else 0
+
+        if spread:
+            _spread(scope, todo, flags, beam_flags, whole, add)
+        for task in () if spread else todo:
+            run = Run(table, scope, task, bar.add)
+            for finding in run:
+                add(finding)
+            if run.told:
+                whole.add(run.told)
+        for finding in whole.findings(flags.deny_license, before):
+            add(finding)
+    return found, whole
 
 
-def summary(table) -> None:
-    """A line or two per source, and what the embeddings are."""
-    counts = f"{'episodes':>9}{'records':>9}{'frames':>10}{'lost':>6}{'declared':>9}{'clipped':>8}"
-    print(f"{'source':<24}{counts}  splits, licence")
-    for d in table.manifest.datasets:
-        splits = " ".join(f"{split}:{sum(rows)}" for split, rows in d.shard_rows.items())
-        print(
-            f"{d.name:<24}{d.episodes:>9,}{d.chunks:>9,}{d.frames:>10,}{d.dead_letters:>6,}"
-            f"{d.declared_losses:>9,}{sum(d.clipped.values()):>8,}  {splits}, {d.license}"
+def _spread(scope, todo, flags: AuditFlags, beam_flags: list[str], whole, add) -> None:
+    """Does the tasks with Beam, then hands over what they found, in their order."""
+    import tempfile
+
+    from infra import runners
+    from pipelines.audit import Finding, graph, task
+    from pipelines.progress import RateLine
+
+    if flags.runner != "FnApiRunner" and not flags.work:
+        raise UsageError(f"--runner {flags.runner}: wanted --work, a folder that its workers see")
+    with tempfile.TemporaryDirectory(prefix="unisim-audit-") as temporary:
+        folder = absolute(flags.work) if flags.work else temporary
+        runners.run(
+            lambda pipeline: graph.build(pipeline, scope, folder),
+            name=runners.job_name("audit", scope.out),
+            runner=flags.runner,
+            workers=flags.workers,
+            shards=len(todo),
+            beam_flags=beam_flags,
+            lines=lambda _: [RateLine("audit", "records", graph.Progress(todo, folder))],
         )
-        print_losses(d)
-    print(f"tiers {' '.join(map(str, table.tiers))}")
-    for encoder in table.manifest.encoders:
-        print_encoder(encoder)
+        for each in todo:
+            for item in task.load(each, folder):
+                if isinstance(item, Finding):
+                    add(item)
+                elif item is not None:
+                    whole.add(item)
 
 
-def print_encoder(encoder) -> None:
-    """`text tiny-random: 39 texts, 1 of them cut to 64 tokens, bfloat16. A tiny T5 …`"""
-    cut = f", {encoder.truncated:,} of them cut to {encoder.max_tokens} tokens"
-    print(
-        f"text {encoder.name}: {encoder.rows:,} texts{cut if encoder.truncated else ''},"
-        f" {encoder.dtype}. {encoder.description}"
-    )
+def _before(flags: AuditFlags, scope):
+    """The statistics that the table is compared with, if it is."""
+    if flags.against is None:
+        return None
+    import os
+
+    from pipelines import files
+    from pipelines.audit import Opened, audit, drift
+    from schemas.table import MANIFEST
+
+    path = absolute(flags.against)
+    if os.path.isfile(path) and files.name_of(path) != MANIFEST:
+        return drift.load(path)
+    other = Opened(path.removesuffix(f"/{MANIFEST}"))
+    say(f"reading {other.out} for its statistics")
+    alone = dataclasses.replace(scope, out=other.out, families=("drift",))
+    from pipelines.audit import Whole
+
+    whole = Whole(other, alone)
+    for _ in audit(other, scope=alone, whole=whole):
+        pass
+    return whole.statistics
 
 
-def print_losses(dataset) -> None:
-    """`not kept: 37 overlap, 1 decode`: its dead letters by stage, most first; nothing if none."""
-    if dataset.losses:
-        stages = sorted(dataset.losses.items(), key=lambda item: (-item[1], item[0]))
-        print("  not kept: " + ", ".join(f"{count:,} {stage}" for stage, count in stages))
+def _families(names: tuple[str, ...]):
+    from pipelines.audit import FAMILIES
+    from schemas import did_you_mean
+
+    for name in names:
+        if name not in FAMILIES:
+            raise UsageError(f"--families {name}: {did_you_mean(name, [*FAMILIES])}")
+    return names
 
 
-def print_table(manifest) -> None:
-    """A line or two for each dataset, encoder and removal of a table that was made or changed."""
-    for d in manifest.datasets:
-        print(
-            f"{d.name:<24}{d.episodes:>8,} episodes {d.chunks:>9,} records {d.frames:>10,} frames"
-            f" {d.dead_letters:>6,} lost {d.declared_losses:>6,} declared losses"
-        )
-        print_losses(d)
-    for encoder in manifest.encoders:
-        print_encoder(encoder)
-    for rule in manifest.forgotten:
-        print(f"forgotten: {sum(rule.records.values()):,} records of {rule}")
+def _part(text: str) -> float:
+    """`1%` or `0.01` -> 0.01."""
+    try:
+        value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 1:
+        raise UsageError(f"--sample {text}: wanted a part of the episodes, as 1% or 0.01")
+    return value
+
+
+def _list() -> int:
+    from pipelines.audit import CHECKS, FAMILIES
+
+    for family in FAMILIES:
+        print(f"{family}:")
+        for check in CHECKS.values():
+            if check.family == family:
+                print(f"  {check.name:<24}{check.severity:<9}{check.says}")
+    return 0

@@ -6,7 +6,7 @@ import dataclasses
 import time
 
 from infra.verbs._flags import BeamFlags, EncoderFlags, absolute, parse, say
-from infra.verbs.audit import print_encoder
+from infra.verbs._table import print_encoder
 
 DESCRIPTION = """Embed the texts of a prepared table that have no embedding yet; frames stay.
 

@@ -6,7 +6,7 @@ import dataclasses
 import time
 
 from infra.verbs._flags import BeamFlags, absolute, human, parse, say
-from infra.verbs.audit import print_table
+from infra.verbs._table import print_table
 from schemas import UsageError
 
 DESCRIPTION = """Remove records by their passports, with what was made of them.

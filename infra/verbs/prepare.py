@@ -15,7 +15,7 @@ from infra.verbs._flags import (
     parse,
     say,
 )
-from infra.verbs.audit import print_table
+from infra.verbs._table import print_table
 from schemas import UsageError
 
 DESCRIPTION = """Turn raw data into a table of (action in, video out) records.

@@ -2,24 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 
-from pipelines.audit import checks, texts
-from pipelines.audit.finding import Finding
+from pipelines.audit.check import CHECKS, FAMILIES, Check, Family, Finding, Severity
+from pipelines.audit.limits import Limits
 from pipelines.audit.opened import Opened
+from pipelines.audit.shard import Scope, Shard
+from pipelines.audit.statistics import Statistics
+from pipelines.audit.task import Run, tasks
+from pipelines.audit.whole import Whole
 
-__all__ = ["Finding", "Opened", "audit"]
+__all__ = [
+    "CHECKS",
+    "FAMILIES",
+    "Check",
+    "Family",
+    "Finding",
+    "Limits",
+    "Opened",
+    "Scope",
+    "Severity",
+    "Shard",
+    "Statistics",
+    "Whole",
+    "audit",
+    "scope_of",
+]
 
 
-def audit(table: Opened, tick: Callable[[int], None] = lambda records: None) -> Iterator[Finding]:
-    """Everything that is wrong with a table.
+def scope_of(
+    out: str,
+    families: Collection[str] = FAMILIES,
+    sample: float = 1.0,
+    limits: str | None = None,
+) -> Scope:
+    """What an audit looks at. Raises UsageError if the file of limits is none."""
+    chosen: tuple[Family, ...] = tuple(name for name in FAMILIES if str(name) in families)
+    return Scope(out=out, families=chosen, sample=sample, limits=Limits.load(limits))
+
+
+def audit(
+    table: Opened,
+    tick: Callable[[int], None] = lambda records: None,
+    *,
+    scope: Scope | None = None,
+    denied: Collection[str] = (),
+    before: Mapping[str, Statistics] | None = None,
+    whole: Whole | None = None,
+) -> Iterator[Finding]:
+    """Everything that is wrong with a table, found in this process.
 
     Args:
         table: an opened table.
         tick: told how many records were read since it was last called.
+        scope: what is looked at; default: everything.
+        denied, before: as of `Whole.findings`.
+        whole: gathers what the shards told, for who wants to know more than the findings.
     """
-    yield from checks.check_files(table)
-    yield from checks.check_manifest(table)
-    yield from checks.check_losses(table)
-    yield from checks.check_records(table, tick)
-    yield from texts.check_embeddings(table)
+    scope = scope or scope_of(table.out)
+    whole = whole or Whole(table, scope)
+    for task in tasks(table, scope):
+        run = Run(table, scope, task, tick)
+        yield from run
+        if run.told:
+            whole.add(run.told)
+    yield from whole.findings(denied, before)

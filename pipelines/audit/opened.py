@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterator, Sequence
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from array_record.python.array_record_module import ArrayRecordReader
 
 from pipelines import files
 from pipelines.job import load_manifest
-from schemas import DataError, DatasetInfo, Tier
+from schemas import DataError, DatasetInfo, EncoderInfo, Tier
 from schemas.columns import DEAD_LETTER_SCHEMA, INDEX_SCHEMA
-from schemas.table import DEAD_LETTERS, index_file
+from schemas.table import DEAD_LETTERS, index_file, text_keys
 
 _BATCH = 64
 
@@ -28,8 +30,23 @@ def _reading() -> Iterator[None]:
 
 
 def _close(reader: ArrayRecordReader) -> None:
-    with _reading():  # closing reports damage too
+    with contextlib.suppress(Exception):  # closing says again what reading has said
         reader.close()
+
+
+class RecordFile:
+    """An open ArrayRecord file of `total` records."""
+
+    def __init__(self, reader: ArrayRecordReader):
+        self._reader = reader
+        self.total: int = reader.num_records()
+        if not reader.ok():
+            reader.close()  # which says why
+
+    def read(self, positions: Sequence[int]) -> list[bytes]:
+        """The records at these positions. Raises DataError if the file is damaged there."""
+        with _reading():
+            return self._reader.read(list(positions)) if len(positions) else []
 
 
 class Opened:
@@ -43,6 +60,10 @@ class Opened:
         self.out = out
         self.manifest = load_manifest(out)
         self.tiers = [Tier.parse(text) for text in self.manifest.tiers]
+
+    def dataset(self, name: str) -> DatasetInfo:
+        """One of its datasets, which must be there."""
+        return next(d for d in self.manifest.datasets if d.name == name)
 
     def index(self, dataset: str, shard: int, num_shards: int) -> pa.Table:
         """The shard's part of the index. Raises DataError if it is absent or none."""
@@ -63,32 +84,35 @@ class Opened:
             raise DataError(f"cannot be read: no column {missing} of the type wanted")
         return table
 
-    def readable_index(self, dataset: DatasetInfo) -> list[pa.Table] | None:
-        """All parts of a dataset's index; None if one cannot be read."""
+    @functools.cache  # noqa: B019 - as long as the table, of which there is one
+    def keys(self, encoder: EncoderInfo) -> np.ndarray:
+        """An encoder's keys, `S16` `[rows]`. Raises DataError if they are not as they must be."""
         try:
-            return [
-                self.index(dataset.name, shard, dataset.num_shards)
-                for shard in range(dataset.num_shards)
-            ]
-        except DataError:
-            return None  # check_records says which and why
+            path = files.join(self.out, text_keys(encoder.name, encoder.rows))
+            with files.local_copy(path) as local:
+                keys = np.load(local, allow_pickle=False)
+        except (OSError, ValueError) as e:
+            raise DataError(f"cannot be read: {e}") from e
+        if keys.dtype != np.uint8 or keys.shape != (encoder.rows, 16):
+            raise DataError(f"{keys.dtype} {list(keys.shape)}, wanted uint8 [{encoder.rows}, 16]")
+        return np.ascontiguousarray(keys).view("S16")[:, 0]
 
-    def records(self, name: str) -> Iterator[bytes]:
-        """The records of an ArrayRecord file, relative to the table, in order.
-
-        Raises:
-            DataError: if the file is absent or damaged.
-        """
+    @contextlib.contextmanager
+    def file(self, name: str) -> Iterator[RecordFile]:
+        """An ArrayRecord file, relative to the table. Raises DataError if it is absent or none."""
         with contextlib.ExitStack() as stack:
             with _reading():
                 path = stack.enter_context(files.local_copy(files.join(self.out, name)))
                 reader = ArrayRecordReader(path, "readahead_buffer_size:0,max_parallelism:0")
                 stack.callback(_close, reader)
-                total = reader.num_records()
-            for start in range(0, total, _BATCH):
-                with _reading():
-                    batch = reader.read(start, min(start + _BATCH, total))
-                yield from batch
+                file = RecordFile(reader)
+            yield file
+
+    def records(self, name: str) -> Iterator[bytes]:
+        """All records of a file, in order. Raises DataError as `file` and `RecordFile.read`."""
+        with self.file(name) as file:
+            for start in range(0, file.total, _BATCH):
+                yield from file.read(range(start, min(start + _BATCH, file.total)))
 
     def listing(self) -> list[str]:
         """Every file of the table, relative to it."""

@@ -1,267 +1,192 @@
-"""The audit: silent on good tables, and it names what is wrong in damaged copies."""
+"""The audit: silent on clean tables, and it finds every defect that is planted in one."""
 
 import json
 import shutil
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
-from pipelines.audit import Opened, audit
-from schemas import Tier, decode, encode
-from schemas.columns import DEAD_LETTER_SCHEMA, INDEX_SCHEMA
-from schemas.table import WRITER_OPTIONS
-from tests.command import unisim
+from pipelines.audit import CHECKS, Opened, Statistics, Whole, audit, scope_of
+from pipelines.audit.check import FINDING_SCHEMA
+from tests.command import files_of, unisim
+from tests.pipelines.defects import DISK, DRAFT, Defect
+from tests.pipelines.planted import Draft
+from tests.samples import sample
 
-
-def bridge_file(table: Path) -> Path:
-    return min(table.glob("frames-24x40/bridge/1.0.0/bridge-train.array_record-00000-*"))
-
-
-def bridge_index(table: Path) -> Path:
-    return min(table.glob("index.parquet/bridge-00000-*"))
+DENIED = ["cc-by-nc-4.0"]
+DEFECTS = {**DRAFT, **DISK}
 
 
-def findings(table: Path) -> list[str]:
-    return [str(finding) for finding in audit(Opened(str(table)))]
+def findings(table: Path, **more) -> list:
+    return list(audit(Opened(str(table)), **more))
 
 
-def test_the_fakes_and_the_real_sample_are_clean(fake_table, bridge_table):
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory) -> Path:
+    return Draft().write(tmp_path_factory.mktemp("audit") / "clean")
+
+
+@pytest.fixture(scope="module")
+def statistics(clean) -> dict[str, Statistics]:
+    table = Opened(str(clean))
+    whole = Whole(table, scope_of(table.out))
+    assert list(audit(table, whole=whole)) == []
+    return whole.statistics
+
+
+def plant(defect: Defect, name: str, clean: Path, out: Path) -> Path:
+    if name in DRAFT:
+        draft = Draft()
+        defect.plant(draft)
+        return draft.write(out)
+    shutil.copytree(clean, out)
+    defect.plant(out)
+    return out
+
+
+def test_clean_tables_have_no_findings(clean, statistics, fake_table, bridge_table):
+    assert findings(clean, denied=DENIED, before=statistics) == []
     assert findings(fake_table) == []
     assert findings(bridge_table) == []
 
 
-def test_exit_codes_and_summary(fake_table, tmp_path):
-    result = unisim("audit", fake_table)
-    assert "bridge" in result.stdout and "tiny-random" in result.stdout
-    assert "not a language model" in result.stdout
-    lines = result.stdout.splitlines()
-    for dataset in json.loads((fake_table / "manifest.json").read_text())["datasets"]:
-        (at,) = (i for i, line in enumerate(lines) if line.startswith(f"{dataset['name']} "))
-        counts = [f"{count} {stage}" for stage, count in dataset["losses"].items()]
-        assert lines[at].split()[5] == str(dataset["declared_losses"])
-        said = lines[at + 1].removeprefix("  not kept: ").split(", ") if counts else []
-        assert sorted(said) == sorted(counts)
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("laion", "laion/img2dataset"),
+        ("language_table", "language_table/language_table_blocktoblock_oracle_sim/0.0.1"),
+    ],
+)
+def test_real_samples_have_no_findings(tmp_path, name, path):
+    flags = ("--tier", "24x40:raw", "--tier", "192x320:jpeg", "--workers", 1)
+    unisim("prepare", "--source", f"{name}={sample(path)}", "--out", tmp_path / "out", *flags)
+    assert findings(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize("name", DEFECTS)
+def test_a_planted_defect_is_found_and_named(tmp_path, clean, statistics, name):
+    defect = DEFECTS[name]
+    table = plant(defect, name, clean, tmp_path / "table")
+    before = files_of(table)
+    compared = statistics if defect.checks[0].startswith("drift") else None
+    found = findings(table, denied=DENIED, before=compared)
+    assert {each.check for each in found} == set(defect.checks), [str(each) for each in found]
+    named = [each.where for each in found if each.check == defect.checks[0]]
+    assert any(defect.where in where for where in named), named
+    assert files_of(table) == before
+
+
+def test_every_check_finds_some_defect():
+    assert len(DEFECTS) >= 40
+    assert set(CHECKS) == {check for defect in DEFECTS.values() for check in defect.checks}
+
+
+def test_workers_find_what_one_process_finds(tmp_path, clean):
+    table = tmp_path / "table"
+    shutil.copytree(clean, table)
+    for name in ("flipped_bit", "embedding_lost", "no_empty_text", "another_licence_in_the_index"):
+        DISK[name].plant(table)
+    alone, spread = tmp_path / "alone.jsonl", tmp_path / "spread.jsonl"
+    first = unisim("audit", table, "--jsonl", alone, "--most", 3, code=3)
+    second = unisim("audit", table, "--jsonl", spread, "--workers", 2, "--most", 3, code=3)
+    assert alone.read_text() == spread.read_text()
+    assert first.stdout == second.stdout and "more" in first.stdout
+    lines = [json.loads(line) for line in alone.read_text().splitlines()]
+    assert {"file-readable", "embedding-rows", "index-agrees"} <= {line["check"] for line in lines}
+
+
+def test_files_for_machines(tmp_path, clean):
+    table = plant(DRAFT["no_licence"], "no_licence", clean, tmp_path / "table")
+    jsonl, parquet = tmp_path / "out/findings.jsonl", tmp_path / "out/findings.parquet"
+    unisim("audit", table, "--jsonl", jsonl, "--parquet", parquet, code=3)
+    rows = [json.loads(line) for line in jsonl.read_text().splitlines()]
+    found = pq.read_table(parquet)
+    assert found.to_pylist() == rows and found.schema == FINDING_SCHEMA
+    (row,) = (row for row in rows if row["check"] == "licence-missing")
+    assert (row["dataset"], row["episode_id"], row["step"]) == ("photos", "photo-11", 0)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [jsonl.name, parquet.name]
+
+
+def test_exit_codes(tmp_path, clean):
+    assert "0 violations, 0 warnings" in unisim("audit", clean).stdout
+    table = plant(DRAFT["gray_picture"], "gray_picture", clean, tmp_path / "table")
+    assert "0 violations, 1 warnings" in unisim("audit", table).stdout
+    unisim("audit", table, "--strict", code=1)
+    unisim("audit", table, "--strict", "--families", "schema", "rights")
+    unisim("audit", clean, "--deny-license", "cc0-1.0", code=3)
     assert "run `unisim prepare` to its end" in unisim("audit", tmp_path, code=2).stderr
+    assert "no table given" in unisim("audit", code=2).stderr
 
 
-def rewrite(path: Path, change) -> None:
-    """Writes an ArrayRecord file anew, with its records changed."""
-    reader = ArrayRecordReader(str(path))
-    records = change(list(reader.read_all()))
-    reader.close()
-    writer = ArrayRecordWriter(str(path), WRITER_OPTIONS)
-    for record in records:
-        writer.write(record)
-    writer.close()
+def test_the_list_of_checks():
+    lines = unisim("audit", "--list").stdout.splitlines()
+    for check in CHECKS.values():
+        assert any(line.split()[:2] == [check.name, check.severity] for line in lines)
 
 
-def change_chunk(record: bytes, **fields) -> bytes:
-    import dataclasses
-
-    tier = Tier(24, 40, "raw")
-    return encode(dataclasses.replace(decode(record, tier), **fields))
-
-
-def truncate(table: Path):
-    data = (bridge_file(table)).read_bytes()
-    (bridge_file(table)).write_bytes(data[: len(data) // 2])
+def test_a_sample_reads_a_part_and_always_the_same(clean):
+    table = Opened(str(clean))
+    counts = []
+    for part in (0.25, 0.25, 0.5, 1.0):
+        whole = Whole(table, scope_of(table.out, sample=part))
+        assert list(audit(table, scope=scope_of(table.out, sample=part), whole=whole)) == []
+        counts.append(whole.read)
+    assert 0 < counts[0] == counts[1] < counts[2] < counts[3]
 
 
-def flip_pixel(table: Path):
-    data = bytearray((bridge_file(table)).read_bytes())
-    data[70_000] ^= 1
-    (bridge_file(table)).write_bytes(bytes(data))
-
-
-def empty_text(table: Path):
-    rewrite(bridge_file(table), lambda r: [change_chunk(r[0], text="  "), *r[1:]])
-
-
-def bad_control(table: Path):
-    def change(records):
-        controls = decode(records[0], Tier(24, 40, "raw")).controls.copy()
-        controls[0, 0] = np.nan
-        return [change_chunk(records[0], controls=controls), *records[1:]]
-
-    rewrite(bridge_file(table), change)
-
-
-def bad_overlap(table: Path):
-    def change(records):
-        overlap = np.full_like(decode(records[0], Tier(24, 40, "raw")).overlap, 2)
-        return [change_chunk(records[0], overlap=overlap), *records[1:]]
-
-    rewrite(bridge_file(table), change)
-
-
-def drop_record(table: Path):
-    rewrite(bridge_file(table), lambda r: r[:-1])
-
-
-def swap_records(table: Path):
-    rewrite(bridge_file(table), lambda r: [r[1], r[0], *r[2:]])
-
-
-def foreign_record(table: Path):
-    rewrite(bridge_file(table), lambda r: [b"not ours", *r[1:]])
-
-
-def lose_index(table: Path):
-    bridge_index(table).unlink()
-
-
-def change_index(table: Path):
-    path = bridge_index(table)
-    rows = pq.read_table(path).to_pylist()
-    rows[0]["text"] = "another text"
-    pq.write_table(pa.Table.from_pylist(rows, INDEX_SCHEMA), path)
-
-
-def change_overlap(table: Path):
-    path = bridge_index(table)
-    rows = pq.read_table(path).to_pylist()
-    rows[0]["overlap"] = 0.5
-    pq.write_table(pa.Table.from_pylist(rows, INDEX_SCHEMA), path)
-
-
-def break_episode(table: Path):
-    path = bridge_index(table)
-    rows = pq.read_table(path).to_pylist()
-    rows[-1]["is_last"] = False
-    pq.write_table(pa.Table.from_pylist(rows, INDEX_SCHEMA), path)
-
-
-def change_keys(table: Path, change):
-    path = next(table.glob("text/tiny-random/keys-*"))
-    np.save(path, change(np.load(path)))
-
-
-def lose_embedding(table: Path):
-    change_keys(table, lambda keys: np.concatenate([np.zeros((1, 16), np.uint8), keys[1:]]))
-
-
-def lose_key(table: Path):
-    change_keys(table, lambda keys: keys[1:])
-
-
-def swap_keys(table: Path):
-    change_keys(table, lambda keys: keys[[1, 0, *range(2, len(keys))]])
-
-
-def change_embedding(table: Path, change):
-    path = next(table.glob("text/tiny-random/embeddings*"))
-    rewrite(path, lambda r: [change(r[0]), *r[1:]])
-
-
-def poison_embedding(table: Path):
-    change_embedding(table, lambda row: b"\xff\xff" * (len(row) // 2))
-
-
-def half_a_token(table: Path):
-    change_embedding(table, lambda row: row[:-2])
-
-
-def too_many_tokens(table: Path):
-    change_embedding(table, lambda row: row[:128] * 65)
-
-
-def drop_embedding(table: Path):
-    rewrite(next(table.glob("text/tiny-random/embeddings*")), lambda r: r[:-1])
-
-
-def poison_int8(table: Path):
-    """The first encoder's rows as those of a second one, in int8, with a scale that is none."""
-    path = table / "manifest.json"
-    manifest = json.loads(path.read_text())
-    first = manifest["encoders"][0]
-    manifest["encoders"].append({**first, "name": "tiny-int8", "dtype": "int8"})
-    path.write_text(json.dumps(manifest))
-    folder = shutil.copytree(table / "text/tiny-random", table / "text/tiny-int8")
-    row = np.array([np.inf], "<f4").tobytes() + bytes(64)
-    rewrite(next(folder.glob("embeddings*")), lambda r: [row] * len(r))
-
-
-def lie_about_counts(table: Path):
-    path = table / "manifest.json"
-    manifest = json.loads(path.read_text())
-    manifest["datasets"][0]["frames"] += 1
-    path.write_text(json.dumps(manifest))
-
-
-def lie_about_losses(table: Path):
-    path = table / "manifest.json"
-    manifest = json.loads(path.read_text())
-    manifest["datasets"][0]["losses"]["overlap"] = 37
-    path.write_text(json.dumps(manifest))
-
-
-def forget_a_loss(table: Path):
-    path = table / "dead_letters.parquet"
-    rows = pq.read_table(path).to_pylist()
-    pq.write_table(pa.Table.from_pylist(rows[1:], DEAD_LETTER_SCHEMA), path)
-
-
-def no_letters(table: Path):
-    (table / "dead_letters.parquet").write_bytes(b"PAR1 but no more")
-
-
-def letters_of_another_kind(table: Path):
-    path = table / "dead_letters.parquet"
-    letters = pq.read_table(path)
-    at = letters.column_names.index("episodes")
-    words = pa.array(["one"] * len(letters))
-    pq.write_table(letters.set_column(at, "episodes", words), path)
-
-
-def orphan(table: Path):
-    (table / "frames-24x40/extra.array_record").write_bytes(b"")
+def test_what_has_moved_since(tmp_path, clean):
+    table = plant(DRAFT["darker_pictures"], "darker_pictures", clean, tmp_path / "table")
+    saved = tmp_path / "before.json"
+    unisim("audit", clean, "--statistics", saved)
+    for against in (clean, clean / "manifest.json", saved):
+        out = unisim("audit", table, "--against", against, "--strict", code=1).stdout
+        assert "drift-shape: drone: brightness: a Jensen-Shannon distance of" in out
+    unisim("audit", clean, "--against", saved, "--strict")
+    saved.write_text("{}[")
+    assert "no statistics" in unisim("audit", clean, "--against", saved, code=2).stderr
 
 
 @pytest.mark.parametrize(
-    ("damage", "expected"),
+    ("text", "said"),
     [
-        (truncate, "cannot be read"),
-        (flip_pixel, "the manifest says"),
-        (empty_text, "the action text is empty"),
-        (bad_control, "not finite"),
-        (bad_overlap, "an overlap is outside 0..1"),
-        (drop_record, "records, the index has"),
-        (swap_records, "the index has the digest of"),
-        (foreign_record, "not a tf.train.Example"),
-        (lose_index, "not there"),
-        (change_index, "the index says 'another text'"),
-        (change_overlap, "overlap is None, the index says 0.5"),
-        (break_episode, "not is_last"),
-        (lose_embedding, "has no embedding"),
-        (lose_key, ", 16], wanted uint8 ["),
-        (swap_keys, "the keys are not sorted and unique"),
-        (poison_embedding, "row 0 is not finite"),
-        (half_a_token, "are not tokens of 64 bfloat16 values"),
-        (too_many_tokens, "row 0 has 65 tokens, over 64"),
-        (drop_embedding, "rows, the manifest says"),
-        (poison_int8, "row 1 is not finite"),
-        (lie_about_counts, "the index has"),
-        (lie_about_losses, "'overlap': 37}, dead_letters.parquet has"),
-        (forget_a_loss, "dead_letters.parquet has"),
-        (no_letters, "manifest: dead_letters.parquet: cannot be read"),
-        (letters_of_another_kind, "no column ['episodes'] of the type wanted"),
-        (orphan, "not listed in the manifest"),
+        ("[texts]", "no section [texts]; did you mean 'text'?"),
+        ("[text]\nlength = 3", "no text.length"),
+        ("[text]\ncharacters = 'many'", "wanted a number"),
+        ("[text", "cannot be read"),
     ],
 )
-def test_planted_damage_is_found(tmp_path, fake_table, damage, expected):
-    table = tmp_path / "table"
-    shutil.copytree(fake_table, table)
-    damage(table)
-    found = findings(table)
-    assert any(expected in line for line in found), found
-    unisim("audit", table, code=3)
+def test_limits_of_ones_own(tmp_path, clean, text, said):
+    path = tmp_path / "limits.toml"
+    path.write_text(text)
+    assert said in unisim("audit", clean, "--limits", path, code=2).stderr
+    path.write_text("[text]\ncharacters = 10\n")
+    assert "text-long" in unisim("audit", clean, "--limits", path).stdout
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--sample", "2"), "--sample 2: wanted a part"),
+        (("--sample", "many"), "--sample many: wanted a part"),
+        (("--families", "rigths"), "did you mean 'rights'?"),
+        (("--against", "/nowhere"), "/nowhere: no table"),
+        (("--runner", "FlinkRunner"), "wanted --work"),
+        (("--wokers", "2"), "unknown flag --wokers; did you mean 'workers'?"),
+    ],
+)
+def test_flags_that_cannot_be_meant(clean, flags, said):
+    assert said in unisim("audit", clean, *flags, code=2).stderr
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[1]", '{"schema_version": 99}'])
-def test_a_manifest_that_is_none(tmp_path, fake_table, text):
+def test_a_manifest_that_is_none(tmp_path, text):
     (tmp_path / "manifest.json").write_text(text)
     assert "manifest.json" in unisim("audit", tmp_path, code=2).stderr
+
+
+def test_what_a_terminal_would_obey_is_shown_as_text(tmp_path, clean):
+    name = "text_that_steers_a_terminal"
+    table = plant(DRAFT[name], name, clean, tmp_path / "table")
+    out = unisim("audit", table).stdout
+    assert "\x1b" not in out and "U+001B" in out
