@@ -25,6 +25,8 @@ examples:
   unisim audit table --sample 1% --report report.html    a hundredth of the episodes, as a page
   unisim audit table --deny-license CC-BY-NC-4.0 --jsonl findings.jsonl
   unisim audit table --against last-week                 what has moved since
+  unisim audit table --serve                             in a browser: search, look, judge
+  unisim audit --export verdicts.parquet                 what was judged, for train --exclude
 """
 _SMALL = 20_000  # records of all tiers, below which workers are not worth their start
 
@@ -70,6 +72,25 @@ class AuditFlags(BeamFlags):
     statistics: Path | None = None
     """Write the datasets' statistics here as JSON, for a later --against."""
 
+    serve: bool = False
+    """Show the table in a browser instead: search, look at records, judge them."""
+
+    host: str = "127.0.0.1"
+    """With --serve: the address to listen on. Any but this machine's own demands a token, which is
+    printed."""
+
+    port: int = 8050
+    """With --serve: 0 takes any that is free."""
+
+    findings: str | None = None
+    """With --serve: what an audit wrote with --parquet; its findings are flags to search for."""
+
+    verdicts: Path = Path("verdicts.sqlite")
+    """With --serve and --export: the file of what auditors said."""
+
+    export: Path | None = None
+    """Write the verdicts here as Parquet, for `unisim train --exclude`, and end."""
+
     most: int = 50
     """Findings printed; all are counted and written."""
 
@@ -83,8 +104,12 @@ def main(argv: list[str]) -> int:
     flags, beam_flags = parse(AuditFlags, "audit", DESCRIPTION, argv)
     if flags.list:
         return _list()
+    if flags.export:
+        return _export(flags)
     if not flags.out:
         raise UsageError("no table given: unisim audit OUT, see `unisim audit --help`")
+    if flags.serve:
+        return _serve(flags)
     from pipelines.audit import Opened, scope_of
 
     sample = _part(flags.sample)
@@ -173,6 +198,44 @@ def _spread(scope, todo, flags: AuditFlags, beam_flags: list[str], whole, add) -
                     add(item)
                 elif item is not None:
                     whole.add(item)
+
+
+def _serve(flags: AuditFlags) -> int:
+    """Until it is interrupted."""
+    from infra.progress_bar import Bar
+    from pipelines.audit import Opened
+    from pipelines.audit.viewer import listen
+
+    table = Opened(absolute(flags.out))
+    parts = sum(d.num_shards for d in table.manifest.datasets)
+    with Bar("index", parts, "parts") as bar:
+        server, address = listen(
+            table,
+            host=flags.host,
+            port=flags.port,
+            verdicts=flags.verdicts,
+            findings=flags.findings,
+            tick=bar.add,
+        )
+    say(f"{address} shows {table.out}; verdicts go to {flags.verdicts}; Ctrl-C ends")
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        server.server_close()
+    return 0
+
+
+def _export(flags: AuditFlags) -> int:
+    from pipelines.audit.output import write_bytes
+    from pipelines.audit.viewer import Verdicts
+
+    assert flags.export is not None
+    if not flags.verdicts.exists():
+        raise UsageError(f"--verdicts {flags.verdicts}: no such file; --serve makes one")
+    verdicts = Verdicts(flags.verdicts)
+    write_bytes(flags.export, verdicts.parquet())
+    print(f"{flags.export}: the verdicts on {len(verdicts.table()):,} records")
+    return 0
 
 
 def _before(flags: AuditFlags, scope):

@@ -1,4 +1,4 @@
-"""`unisim why`: which samples a training step saw, and where they came from."""
+"""`unisim why`: where samples and records came from, and what a raw file became."""
 
 from __future__ import annotations
 
@@ -10,37 +10,55 @@ from typing import Annotated
 
 import tyro
 
-DESCRIPTION = """Names the exact samples of a training step, with their passports.
+from schemas import UsageError
 
-Nothing was logged for it: the order of samples is a function of the run's config, its table and the
-step. Step n is the one that moved the parameters from n steps done to n + 1 steps done, so a loss
-printed as "step 500" is that of --step 499.
+DESCRIPTION = """From a training step, a record or a raw file to what it was made of, and back.
+
+A step (--run, --step): its exact samples, with their passports. Nothing was logged for it: the
+order of samples is a function of the run's config, its table and the step. Step n is the one that
+moved the parameters from n steps done to n + 1 steps done, so a loss printed as "step 500" is that
+of --step 499.
+
+A raw file (URI, --data): every record that was made from it. A record (KEY, --data): the raw bytes
+that it came from; with --verify it is made from them again, and compared.
 
 examples:
   unisim why --run run --step 499                      every sample of the step
   unisim why --run run --step 499 --position 3 --json  one of them, for a machine
   unisim why --run run --step 499 --show step.png      and a contact sheet of their frames
+  unisim why videos/0001.mp4 --data table              every record that was made from a file
+  unisim why bridge/train-00000-000001@image_0/0 --data table --verify --show both.png
 """
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class WhyFlags:
-    """Which step of which run."""
+    """What is asked about."""
 
-    run: Path
+    what: Annotated[str, tyro.conf.Positional] = ""
+    """A raw file or folder as records name it (or a path that ends so), or DATASET/EPISODE/STEP."""
+
+    run: Path | None = None
     """The run's folder: the --out of `unisim train`."""
 
-    step: int
+    step: int | None = None
     """The optimiser step, from 0."""
 
     position: int | None = None
     """A place in the batch, from 0; default: all of them."""
 
     data: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-    """The table, if it is no longer where the run read it; once per table of several."""
+    """The table. With --run only if it is no longer where the run read it; once per table of
+    several."""
+
+    verify: bool = False
+    """Make the records again from the raw data, and compare them with the table's."""
+
+    source: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """With --verify: NAME=PATH of raw data that is no longer where it was prepared from."""
 
     show: Path | None = None
-    """Write a contact sheet of the samples here (PNG)."""
+    """Write a contact sheet here (PNG): of the samples, or of records above what is made again."""
 
     json: bool = False
     """Print JSON Lines."""
@@ -49,6 +67,14 @@ class WhyFlags:
 def main(argv: list[str]) -> int:
     """Runs the verb. Raises UsageError for what cannot be done."""
     flags = tyro.cli(WhyFlags, prog="unisim why", description=DESCRIPTION, args=argv)
+    if flags.what:
+        from infra.verbs import _origin
+
+        if len(flags.data) != 1 or flags.run is not None:
+            raise UsageError(f"{flags.what}: wanted --data TABLE, one, and no --run")
+        return _origin.tell(flags)
+    if flags.run is None or flags.step is None:
+        raise UsageError("wanted --run RUN --step N, or a raw file or record with --data TABLE")
 
     from trainer.data import consumed
     from trainer.train import say_on_stderr

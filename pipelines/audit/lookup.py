@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from pipelines import files
@@ -74,8 +75,20 @@ class Lookup:
             raise UsageError(f"{key}: the episode has the steps 0 to {rows[-1]['step']}")
         raise UsageError(f"{key}: {dataset} has no episode of that id")
 
-    def chunk(self, row: dict[str, Any], tier: Tier) -> Chunk:
-        """A row's chunk at a tier. Raises DataError if it cannot be read."""
+    def made_of(self, uri: str) -> list[dict[str, Any]]:
+        """The index rows whose raw reference is a file, or below a folder: as the index has it, or
+        a path that ends so. Raises UsageError as `rows`."""
+        name = uri.rstrip("/")
+        has = pc.field("source_uri")
+        below = (has > f"{name}/") & (has < f"{name}0")  # "0" comes after "/"
+        found = self.rows((has == name) | below)
+        if found or "/" not in name:
+            return found
+        whole = self.rows(~has.is_null() & ~has.isin([""]))
+        return [row for row in whole if name.endswith(f"/{row['source_uri']}")]
+
+    def data(self, row: dict[str, Any], tier: Tier) -> bytes:
+        """A row's record at a tier. Raises DataError if it cannot be read."""
         dataset = self.table.dataset(row["dataset"])
         name = frames_file(
             tier, dataset.name, row["version"], row["split"], row["shard"], row["num_shards"]
@@ -83,7 +96,11 @@ class Lookup:
         with self.table.file(name) as file:
             if not 0 <= row["position"] < file.total:
                 raise DataError(f"{name} has {file.total} records, none at {row['position']}")
-            return decode(file.read([row["position"]])[0], tier)
+            return file.read([row["position"]])[0]
+
+    def chunk(self, row: dict[str, Any], tier: Tier) -> Chunk:
+        """What that decodes to. Raises DataError."""
+        return decode(self.data(row, tier), tier)
 
     def best_tier(self, height: int = 0) -> Tier:
         """The smallest tier of at least so many rows of pixels; the largest if there is none."""

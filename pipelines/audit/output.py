@@ -35,10 +35,10 @@ class Output:
     def __enter__(self) -> Output:
         jsonl, parquet = self._paths
         if jsonl:
-            path = self._stack.enter_context(_renamed(jsonl))
+            path = self._stack.enter_context(renamed(jsonl))
             self._lines = self._stack.enter_context(path.open("w", encoding="utf-8"))
         if parquet:
-            path = self._stack.enter_context(_renamed(parquet))
+            path = self._stack.enter_context(renamed(parquet))
             self._table = self._stack.enter_context(pq.ParquetWriter(path, FINDING_SCHEMA))
         return self
 
@@ -63,7 +63,7 @@ class Output:
 
 
 @contextlib.contextmanager
-def _renamed(path: Path) -> Iterator[Path]:
+def renamed(path: Path) -> Iterator[Path]:
     """A path beside it, which takes its name at the end."""
     temporary = path.with_name(f".{path.name}.part")
     try:
@@ -76,10 +76,15 @@ def _renamed(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def write(path: Path, text: str) -> None:
+def write_bytes(path: Path, data: bytes) -> None:
     """A whole file at once. Raises UsageError if it cannot be written."""
-    with _renamed(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    with renamed(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write(path: Path, text: str) -> None:
+    """As `write_bytes`, in UTF-8."""
+    write_bytes(path, text.encode())
 
 
 def write_statistics(path: Path, statistics: dict[str, Statistics]) -> None:

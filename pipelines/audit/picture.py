@@ -17,7 +17,7 @@ from schemas import Chunk, DataError
 
 _HEIGHT = 96  # of a frame at least
 _GAP = 4
-_COLOURS = {"effector": (255, 140, 0), "base": (0, 170, 60), "camera": (30, 120, 255)}
+COLOURS = {"effector": (255, 140, 0), "base": (0, 170, 60), "camera": (30, 120, 255)}
 _PAPER = (128, 128, 128)
 
 
@@ -66,7 +66,7 @@ def _compass(picture: np.ndarray, mover: Mover, controls: np.ndarray, i: int, pl
     motion = mover.motion(controls)
     radius = max(12, picture.shape[0] // 6)
     centre = (radius + 4 + place * (2 * radius + 12), picture.shape[0] - radius - 4)
-    colour = _COLOURS[mover.name]
+    colour = COLOURS[mover.name]
     cv2.circle(picture, centre, radius, (0, 0, 0), 3, cv2.LINE_AA)
     cv2.circle(picture, centre, radius, (255, 255, 255), 1, cv2.LINE_AA)
     largest = float(np.abs(motion[:, :3]).max()) or 1.0
