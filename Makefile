@@ -15,7 +15,7 @@ help:
 	@echo "make fuzz    2,000 damaged corpora through the pipeline (RUNS=n for another number)"
 	@echo "make memory  peak memory of preparing each source at scale (about 20 minutes)"
 	@echo "make bench   speed and quality beside public libraries, in environments of theirs (50 minutes;"
-	@echo "             BENCH=panorama, text, decode, model or loader for one part)"
+	@echo "             BENCH=panorama, text, decode, model, loader or audit for one part)"
 	@echo "make lerobot a dataset written by the lerobot library, in an environment of its own, read back"
 	@echo "make test-flink  the same tables on a Flink cluster, processes of it killed (Java, Maven; 4 minutes)"
 	@echo "make test-prism  the same table on Beam's Prism runner, built here (Go; 5 minutes the first time)"
@@ -108,21 +108,22 @@ $(WITH_LEROBOT)/.complete-$(LEROBOT):
 	$(WITH_LEROBOT)/bin/python -m pip install --quiet --disable-pip-version-check lerobot==$(LEROBOT)
 	@touch $@
 
-# Each part installs only what it measures against. `model` and `loader` have two cores, so they run
-# by themselves.
-BENCH ?= panorama text decode model loader
+# Each part installs only what it measures against. `model`, `loader` and `audit` choose their cores,
+# so they run by themselves.
+BENCH ?= panorama text decode model loader audit
 BENCH_NEEDS := $(if $(filter panorama text,$(BENCH)),$(PEERS)/.complete) \
   $(if $(filter decode,$(BENCH)),$(WITH_LEROBOT)/.complete-$(LEROBOT)) \
   $(if $(filter model,$(BENCH)),$(PEERS)-model/.complete) \
   $(if $(filter loader,$(BENCH)),$(PEERS)-loader/.complete)
 bench: setup $(BENCH_NEEDS)
-	$(if $(filter-out model loader,$(BENCH)),$(VENV)/bin/python -m tests.bench.run \
+	$(if $(filter-out model loader audit,$(BENCH)),$(VENV)/bin/python -m tests.bench.run \
 	  --peers $(PEERS)/bin/python --lerobot $(WITH_LEROBOT)/bin/python \
-	  --plot docs/embedding_keys.png --scale docs/scale.png $(filter-out model loader,$(BENCH)))
+	  --plot docs/embedding_keys.png --scale docs/scale.png $(filter-out model loader audit,$(BENCH)))
 	$(if $(filter model,$(BENCH)),$(VENV)/bin/python -m tests.bench.model \
 	  --peers $(PEERS)-model/bin/python --cache build/bench)
 	$(if $(filter loader,$(BENCH)),$(VENV)/bin/python -m tests.bench.loader \
 	  --peers $(PEERS)-loader/bin/python --folder build/bench/loader)
+	$(if $(filter audit,$(BENCH)),$(VENV)/bin/python -m tests.bench.audit --folder build/bench/audit)
 
 # A dataset written by the lerobot library itself, read back.
 lerobot: setup $(WITH_LEROBOT)/.complete-$(LEROBOT)

@@ -148,8 +148,8 @@ def _audit(table, scope, flags: AuditFlags, beam_flags: list[str], before):
 
     whole, found = Whole(table, scope), Summary()
     todo = tasks(table, scope)
-    cost = sum(task.cost for task in todo)
-    spread = cost * scope.sample > _SMALL or flags.runner != "FnApiRunner" or flags.workers > 0
+    cost = int(sum(task.cost for task in todo) * scope.sample)
+    spread = cost > _SMALL or flags.runner != "FnApiRunner" or flags.workers > 0
     with Output(flags.jsonl, flags.parquet) as output, Bar("audit", cost, "records") as bar:
 
         def add(finding) -> None:

@@ -11,6 +11,8 @@ import numpy as np
 
 from schemas import Chunk, DataError, DatasetInfo, Tier
 
+_ROWS = 96  # of pixels
+
 
 class Record:
     """One row.
@@ -61,23 +63,34 @@ class Record:
         return pixels if len(pixels) and pixels.shape == wanted else None
 
     @functools.cached_property
-    def gray(self) -> np.ndarray | None:
-        """The frames of the smallest tier in gray, uint8 `[t, h, w]`; None if there are none."""
+    def small(self) -> np.ndarray | None:
+        """The frames of the smallest tier, uint8 `[t, h, w, 3]`, of no more than 96 rows: what is
+        looked at for content. None if there are none."""
         if self.first is None or (pixels := self.pixels(self.first[0])) is None:
             return None
-        t, h, w, _ = pixels.shape
-        rows = np.ascontiguousarray(pixels).reshape(t * h, w, 3)
+        scale = -(-pixels.shape[1] // _ROWS)
+        if scale == 1:
+            return pixels
+        size = (max(1, pixels.shape[2] // scale), max(1, pixels.shape[1] // scale))
+        return np.stack([cv2.resize(f, size, interpolation=cv2.INTER_AREA) for f in pixels])
+
+    @functools.cached_property
+    def gray(self) -> np.ndarray | None:
+        """`small` in gray, uint8 `[t, h, w]`."""
+        if self.small is None:
+            return None
+        t, h, w, _ = self.small.shape
+        rows = np.ascontiguousarray(self.small).reshape(t * h, w, 3)
         return cv2.cvtColor(rows, cv2.COLOR_RGB2GRAY).reshape(t, h, w)
 
     @functools.cached_property
     def plane(self) -> np.ndarray | None:
-        """The colour channel of those frames that tells most, uint8 `[t, h, w]`: what differs in
-        colour alone is nothing in gray."""
-        if self.first is None or (pixels := self.pixels(self.first[0])) is None:
+        """The colour channel of `small` that tells most, uint8 `[t, h, w]`: what differs in colour
+        alone is nothing in gray."""
+        if self.small is None:
             return None
-        # over space and time
-        channel = int(np.argmax([pixels[..., i].std() for i in range(3)]))
-        return np.ascontiguousarray(pixels[..., channel])
+        spread = cv2.meanStdDev(self.small.reshape(-1, self.small.shape[2], 3))[1]
+        return np.ascontiguousarray(self.small[..., int(spread.argmax())])
 
     def end(self) -> None:
         """Forgets the large things but what the next record of the episode is compared with."""
