@@ -50,6 +50,7 @@ class Dataset:
         options: the source's own options, all of them.
         splits: the splits that it will have.
         recipe: the transforms, as written into every record.
+        rejected: ids of episodes that auditors rejected, sorted: they are left out.
         units: packed into shards; None where the shards are of no concern, as in a worker.
     """
 
@@ -61,6 +62,7 @@ class Dataset:
     options: dict[str, float]
     splits: tuple[str, ...]
     recipe: str
+    rejected: tuple[str, ...] = ()
     units: Units | None = dataclasses.field(default=None, compare=False)
 
     @property
@@ -77,7 +79,8 @@ class Dataset:
         """All but the units, as JSON has it."""
         named = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         del named["units"]
-        return named | {"splits": list(self.splits)}
+        named |= {"splits": list(self.splits), "rejected": list(self.rejected)}
+        return {name: value for name, value in named.items() if name != "rejected" or value}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -125,7 +128,7 @@ class Plan:
             for settings in value["datasets"]:
                 for name in ("units", "shards"):
                     del settings[name]
-                settings["splits"] = tuple(settings["splits"])
+                settings |= {k: tuple(settings.get(k, ())) for k in ("splits", "rejected")}
                 datasets.append(Dataset(**settings, units=units[settings["name"]]))
             return cls(
                 tiers=tuple(Tier.parse(tier) for tier in value["tiers"]),
@@ -408,6 +411,8 @@ def difference(a: Plan, b: Plan) -> str:
             return f"options of {x.name} {x.options} there, {y.options} now"
         if x.shard_mb != y.shard_mb:
             return f"--shard-mb {x.shard_mb:g} for {x.name} there, {y.shard_mb:g} now"
+        if x.rejected != y.rejected:
+            return f"{len(x.rejected)} episodes of {x.name} rejected there, {len(y.rejected)} now"
         if x.version != y.version:
             return f"{x.name} {x.version} there, {y.version} now"
         if x.planned.digest() != y.planned.digest():

@@ -112,6 +112,7 @@ class _ShardWriter:
         self.mask = np.zeros(controls.NUM_SLOTS, bool)
         self.writers: dict[tuple[str, Tier], ArrayRecordWriter] = {}
         self.files: dict[str, list[Any]] = {}
+        self.rejected = frozenset(task.dataset.rejected)
         self.planned = files.stamp(files.join(task.into, PLAN))
 
     def open(self, stack: contextlib.ExitStack) -> None:
@@ -171,7 +172,7 @@ class _ShardWriter:
                 raise DataError("an episode's id may not hold '@', which marks a view")
             if name in self.views:
                 raise DataError("an episode of this id was already read", stage="read")
-            self._refuse_forgotten(episode, unit)
+            self._refuse(episode, unit)
             ready = list(
                 rows(
                     episode,
@@ -196,8 +197,10 @@ class _ShardWriter:
         for row in ready:
             self.write(row)
 
-    def _refuse_forgotten(self, episode: Episode, unit: Unit) -> None:
+    def _refuse(self, episode: Episode, unit: Unit) -> None:
         """Raises DataError, which is a declared loss, if the table is to be without the episode."""
+        if name_of(episode) in self.rejected:
+            raise DataError("rejected by an auditor", stage="rejected", counts=False)
         root = self.dataset.root
         uri = relative_uri(episode.source_uri, root) if episode.source_uri else unit.uri
         licence = episode.license or self.source.INFO.license

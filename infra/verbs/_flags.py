@@ -38,6 +38,10 @@ class PlanFlags:
     option: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """NAME.OPTION=NUMBER, a source's own setting, see `unisim sources NAME`. Once per setting."""
 
+    exclude: str | None = None
+    """A Parquet file of auditors' verdicts (`unisim audit --export`): an episode of which a record
+    was rejected is left out, as a declared loss."""
+
     prefix_dataset: bool = False
     """Put the dataset's name before every action text (helps tiny domains, hurts transfer)."""
 
@@ -120,9 +124,9 @@ def absolute(path: str) -> str:
 
 def make_plan(flags: PlanFlags):
     """The `pipelines.plan.Plan` of the flags. Raises UsageError."""
-    from pipelines import plan
+    from pipelines import excluded, plan
 
-    return plan.make(
+    made = plan.make(
         [pair(text, "--source", "NAME=PATH") for text in flags.source],
         tiers=tiers(flags.tier or (DEFAULT_TIER,)),
         fps=dict(rate(text) for text in flags.fps),
@@ -130,6 +134,7 @@ def make_plan(flags: PlanFlags):
         prefix_dataset=flags.prefix_dataset,
         shard_mb=flags.shard_mb,
     )
+    return excluded.without(made, flags.exclude) if flags.exclude else made
 
 
 def pair(text: str, flag: str, form: str) -> tuple[str, str]:

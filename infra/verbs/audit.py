@@ -55,7 +55,8 @@ class AuditFlags(BeamFlags):
     """A licence that no record may have; once per licence."""
 
     against: str | None = None
-    """Another table, or what --statistics wrote of it: what has moved since is told."""
+    """Another table, what --statistics wrote of it, or a copy of its manifest, which tells less:
+    what has moved since is told."""
 
     limits: str | None = None
     """A TOML file with other thresholds than pipelines/audit/limits.toml."""
@@ -84,6 +85,9 @@ class AuditFlags(BeamFlags):
 
     findings: str | None = None
     """With --serve: what an audit wrote with --parquet; its findings are flags to search for."""
+
+    vocabulary: str | None = None
+    """With --serve: the encoder's spiece.model, by which texts are shown in pieces too."""
 
     verdicts: Path = Path("verdicts.sqlite")
     """With --serve and --export: the file of what auditors said."""
@@ -215,6 +219,7 @@ def _serve(flags: AuditFlags) -> int:
             port=flags.port,
             verdicts=flags.verdicts,
             findings=flags.findings,
+            vocabulary=flags.vocabulary,
             tick=bar.add,
         )
     say(f"{address} shows {table.out}; verdicts go to {flags.verdicts}; Ctrl-C ends")
@@ -239,18 +244,20 @@ def _export(flags: AuditFlags) -> int:
 
 
 def _before(flags: AuditFlags, scope):
-    """The statistics that the table is compared with, if it is."""
+    """What the table is compared with, if it is: statistics, or a manifest."""
     if flags.against is None:
         return None
     import os
 
     from pipelines import files
     from pipelines.audit import Opened, audit, drift
+    from schemas import Manifest
     from schemas.table import MANIFEST
 
     path = absolute(flags.against)
     if os.path.isfile(path) and files.name_of(path) != MANIFEST:
-        return drift.load(path)
+        text = files.read(path).decode(errors="replace")
+        return Manifest.from_json(text, path) if '"schema_version"' in text else drift.load(path)
     other = Opened(path.removesuffix(f"/{MANIFEST}"))
     say(f"reading {other.out} for its statistics")
     alone = dataclasses.replace(scope, out=other.out, families=("drift",))

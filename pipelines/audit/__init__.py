@@ -11,6 +11,7 @@ from pipelines.audit.shard import Scope, Shard
 from pipelines.audit.statistics import Statistics
 from pipelines.audit.task import Run, tasks
 from pipelines.audit.whole import Whole
+from schemas import Manifest
 
 __all__ = [
     "CHECKS",
@@ -47,7 +48,7 @@ def audit(
     *,
     scope: Scope | None = None,
     denied: Collection[str] = (),
-    before: Mapping[str, Statistics] | None = None,
+    before: Mapping[str, Statistics] | Manifest | None = None,
     whole: Whole | None = None,
 ) -> Iterator[Finding]:
     """Everything that is wrong with a table, found in this process.

@@ -11,7 +11,7 @@ import numpy as np
 from pipelines.audit.check import Finding, Where, check
 from pipelines.audit.limits import Limits
 from pipelines.audit.statistics import Statistics
-from schemas import SLOTS, UsageError
+from schemas import SLOTS, Manifest, UsageError
 
 ByDataset = Mapping[str, Statistics]
 
@@ -68,6 +68,30 @@ def controls(
             distance = jensen_shannon(a, b)
             if distance > limits.drift["controls"]:
                 yield name, f"{slot.name}: a Jensen-Shannon distance of {distance:.2f}"
+
+
+@check("drift-manifest", "drift", "warning")
+def manifests(now: Manifest, before: Manifest, limits: Limits) -> Iterator[tuple[Where, str]]:
+    """Datasets, episodes, frames per record and controls' means are nearly those of a manifest."""
+    old = {dataset.name: dataset for dataset in before.datasets}
+    new = {dataset.name: dataset for dataset in now.datasets}
+    for name in sorted(old.keys() ^ new.keys()):
+        yield name, "is no longer in the table" if name in old else "is new in the table"
+    for name in sorted(old.keys() & new.keys()):
+        a, b = new[name], old[name]
+        change = (a.episodes - b.episodes) / max(b.episodes, 1)
+        if abs(change) > limits.drift["count"]:
+            yield name, f"{a.episodes:,} episodes, {b.episodes:,} before ({change:+.0%})"
+        length, before_that = (d.frames / max(d.chunks, 1) for d in (a, b))
+        if abs(length / max(before_that, 1e-9) - 1) > limits.drift["distance"]:
+            yield name, f"{length:.1f} frames per record, {before_that:.1f} before"
+        for slot in sorted(a.controls.keys() ^ b.controls.keys()):
+            yield name, f"{slot} is {'new' if slot in a.controls else 'no longer there'}"
+        for slot in sorted(a.controls.keys() & b.controls.keys()):
+            x, y = a.controls[slot], b.controls[slot]
+            moved = abs(x["mean"] - y["mean"]) / max(y["std"], 1e-6)
+            if moved > limits.drift["mean"]:
+                yield name, f"{slot}: its mean has moved by {moved:.1f} standard deviations"
 
 
 def jensen_shannon(a: np.ndarray, b: np.ndarray) -> float:

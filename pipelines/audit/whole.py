@@ -15,7 +15,7 @@ from pipelines.audit.rights import Licence
 from pipelines.audit.shard import Scope, Shard
 from pipelines.audit.statistics import Statistics
 from pipelines.audit.texts import Scripts
-from schemas import DataError, decode
+from schemas import DataError, Manifest, decode
 from schemas.table import INDEX, frames_file
 
 
@@ -56,18 +56,26 @@ class Whole:
             self.licences[name, licence] = Licence(records, first)
 
     def findings(
-        self, denied: Collection[str] = (), before: Mapping[str, Statistics] | None = None
+        self,
+        denied: Collection[str] = (),
+        before: Mapping[str, Statistics] | Manifest | None = None,
     ) -> Iterator[Finding]:
         """Everything that is wrong with the table as a whole.
 
         Args:
             denied: licences that no record may have.
-            before: what the table is compared with, if it is.
+            before: what the table is compared with: statistics, or a manifest, which tells
+                less.
         """
         found = (*self._integrity(), *self._content(), *self._rights(denied))
         yield from (each for each in found if each.family in self._scope.families)
-        if before is not None and "drift" in self._scope.families:
-            yield from drift.drift(self.statistics, before, self._scope.limits)
+        if before is None or "drift" not in self._scope.families:
+            return
+        limits = self._scope.limits
+        if isinstance(before, Manifest):
+            yield from drift.manifests(self._table.manifest, before, limits)
+        else:
+            yield from drift.drift(self.statistics, before, limits)
 
     def _integrity(self) -> Iterator[Finding]:
         table = self._table

@@ -56,13 +56,13 @@ _SYMBOLS = [chr(c) for c in range(ord("!"), ord("~") + 1)] + list("Δ°±×µ–
 def write_tiny(directory: Path) -> None:
     """Writes config.json, model.safetensors and spiece.model; equal bytes every time."""
     directory.mkdir(parents=True, exist_ok=True)
-    spiece = _spiece()
-    settings = _settings(vocabulary.count_pieces(spiece))
+    pieces = spiece()
+    settings = _settings(vocabulary.count_pieces(pieces))
     text = dump_json(settings)
     config = T5Config.from_json(text)
     weights = {name: _tensor(name, shape, config) for name, shape in config.tensors().items()}
     (directory / CONFIG).write_text(text, encoding="utf-8")
-    (directory / VOCABULARY).write_bytes(spiece)
+    (directory / VOCABULARY).write_bytes(pieces)
     (directory / WEIGHTS).write_bytes(safetensors.numpy.save(weights))
 
 
@@ -89,7 +89,7 @@ def _settings(pieces: int) -> dict:
     }
 
 
-def _spiece() -> bytes:
+def spiece() -> bytes:
     """A unigram SentencePiece model. Scores are sums of powers of two, exact in float32."""
     model = vocabulary.ModelProto()
 

@@ -58,7 +58,7 @@ class Tokenizer:
             tensorflow, tensorflow_text = _import_tensorflow()
             self._op = tensorflow_text.SentencepieceTokenizer(spiece, out_type=tensorflow.int32)
         model = ModelProto.FromString(spiece)
-        pieces = [piece.piece for piece in model.pieces]
+        self._names = pieces = [piece.piece for piece in model.pieces]
         self._unknown = model.trainer_spec.unk_id
         self._space = pieces.index(SPACE) if SPACE in pieces else self._unknown
         # of T5's vocabulary, and of every other that was trained on words
@@ -79,6 +79,11 @@ class Tokenizer:
             row[:count] = flat[start : start + count]
             row[count] = EOS_ID
         return Tokens(ids=ids, lengths=(kept + 1).astype(np.int32), truncated=counts > kept)
+
+    def pieces(self, text: str) -> list[str]:
+        """What `encode` makes of a text, as the vocabulary writes it. Raises UsageError as that."""
+        tokens = self.encode([text])
+        return [self._names[i] for i in tokens.ids[0, : tokens.lengths[0]]]
 
     def _pieces(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """All pieces one after another, and where each text's start and how many they are."""

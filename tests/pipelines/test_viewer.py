@@ -150,6 +150,30 @@ def test_the_report_in_a_browser(table, tmp_path):
     assert set(wanted) <= {"file", "data"}
 
 
+def test_texts_in_pieces(bridge_table, tmp_path):
+    server, address = listen(
+        Opened(str(bridge_table)), host="127.0.0.1", port=0, verdicts=tmp_path / "v.sqlite"
+    )
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        with chromium() as browser:
+            page, pieces = browser.new_page(), []
+            for _ in range(60):
+                page.goto(f"{address}?record=0")
+                page.wait_for_selector("#key")
+                page.wait_for_timeout(500)
+                pieces = page.locator("#pieces code").all_inner_texts()
+                if pieces:
+                    break
+            text = page.inner_text("#action")
+            assert "".join(pieces) == "▁" + text.replace(" ", "▁") + "</s>"
+            assert f"{len(pieces)} tokens by tiny-random" in page.inner_text("#record")
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
 def ask(address: str, path: str, method: str = "GET", body: str = "", **headers: str):
     where = urlsplit(address)
     assert where.hostname and where.port

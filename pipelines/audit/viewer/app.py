@@ -18,6 +18,7 @@ from pipelines.audit.opened import Opened
 from pipelines.audit.viewer import guard, media
 from pipelines.audit.viewer.catalog import Catalog, Query
 from pipelines.audit.viewer.detail import Detail, verdict_form
+from pipelines.audit.viewer.pieces import Pieces
 from pipelines.audit.viewer.verdicts import VERDICTS, Verdicts
 from schemas import MAX_FRAMES, DataError
 
@@ -29,9 +30,9 @@ _INDEX = """<!DOCTYPE html>
 
 
 def make(
-    table: Opened, catalog: Catalog, verdicts: Verdicts, host: str, token: str | None
+    table: Opened, catalog: Catalog, verdicts: Verdicts, pieces: Pieces, token: str | None
 ) -> dash.Dash:
-    """The application; `host` and `token` as of `guard.protect`."""
+    """The application; `token` as of `guard.protect`."""
     app = dash.Dash(
         "unisim-audit",
         title="unisim audit",
@@ -43,11 +44,11 @@ def make(
     )
     app.index_string = _INDEX.replace("STYLE", _STYLE.read_text())
     app.layout = _layout(table, catalog)
-    guard.protect(app.server, host, token)
+    guard.protect(app.server, token)
     lookup = Lookup(table)
     _media(app, lookup, catalog)
     _search(app, catalog, verdicts)
-    _record(app, catalog, Detail(lookup, catalog, verdicts))
+    _record(app, catalog, Detail(lookup, catalog, verdicts, pieces))
     _judge(app, catalog, verdicts)
     return app
 

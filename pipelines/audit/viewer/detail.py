@@ -10,6 +10,7 @@ from dash import dcc, html
 from pipelines.audit.lookup import Lookup
 from pipelines.audit.viewer import plots
 from pipelines.audit.viewer.catalog import Catalog
+from pipelines.audit.viewer.pieces import Pieces
 from pipelines.audit.viewer.verdicts import VERDICTS, Verdicts
 from schemas import Chunk, DataError
 from schemas.embedding import token_bytes
@@ -21,8 +22,9 @@ _PASSPORT = ("source_uri", "source_range", "source_version", "license", "recipe"
 class Detail:
     """Shows records of a table."""
 
-    def __init__(self, lookup: Lookup, catalog: Catalog, verdicts: Verdicts):
+    def __init__(self, lookup: Lookup, catalog: Catalog, verdicts: Verdicts, pieces: Pieces):
         self._lookup, self._catalog, self._verdicts = lookup, catalog, verdicts
+        self._pieces = pieces
 
     def show(self, row: dict[str, Any]) -> list:
         """Everything about a record, as Dash components."""
@@ -89,7 +91,10 @@ class Detail:
         for name, tokens, most in self._tokens(row["text_key"]):
             cut = ", cut there" if tokens == most else ""
             found.append(html.P(f"{tokens} tokens by {name}{cut}"))
-        return found
+        if self._pieces.loading:
+            found.append(html.P("the vocabulary is loading", className="soft"))
+        pieces = [html.Code(piece) for piece in self._pieces.of(row["text"])]
+        return [*found, html.P(pieces, id="pieces", className="pieces")]
 
     def _tokens(self, key: bytes):
         """(encoder, how many tokens a text has, how many it may have)."""

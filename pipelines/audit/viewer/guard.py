@@ -32,14 +32,13 @@ def new_token() -> str:
     return secrets.token_urlsafe(24)
 
 
-def protect(server: Flask, host: str, token: str | None) -> None:
+def protect(server: Flask, token: str | None) -> None:
     """Refuses who may not use the server.
 
     A page of another site can make a browser send requests here, so on a loopback address the Host
     must be one, and what writes must come from a page of ours.
 
     Args:
-        host: the address that is listened on.
         token: that everybody must have; None, on a loopback address alone, for nobody.
     """
 
