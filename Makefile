@@ -92,6 +92,14 @@ $(PEERS)-loader/.complete: tests/bench/peers_loader.txt
 	$(PEERS)-loader/bin/python -m pip install --quiet --disable-pip-version-check -r tests/bench/peers_loader.txt
 	@touch $@
 
+# What the audit is measured against, in two environments as their pyarrow differ (3 GB).
+$(PEERS)-audit/.complete: tests/bench/peers_doctor.txt tests/bench/peers_tfdv.txt
+	$(PYTHON) -m venv $(PEERS)-audit/doctor
+	$(PYTHON) -m venv $(PEERS)-audit/tfdv
+	$(PEERS)-audit/doctor/bin/python -m pip install --quiet --disable-pip-version-check -r tests/bench/peers_doctor.txt
+	$(PEERS)-audit/tfdv/bin/python -m pip install --quiet --disable-pip-version-check -r tests/bench/peers_tfdv.txt
+	@touch $@
+
 # What the model is measured against (6 GB: it brings PyTorch too, of its own wishes).
 $(PEERS)-model/.complete: tests/bench/peers_model.txt
 	$(PYTHON) -m venv $(PEERS)-model
@@ -114,7 +122,8 @@ BENCH ?= panorama text decode model loader audit
 BENCH_NEEDS := $(if $(filter panorama text,$(BENCH)),$(PEERS)/.complete) \
   $(if $(filter decode,$(BENCH)),$(WITH_LEROBOT)/.complete-$(LEROBOT)) \
   $(if $(filter model,$(BENCH)),$(PEERS)-model/.complete) \
-  $(if $(filter loader,$(BENCH)),$(PEERS)-loader/.complete)
+  $(if $(filter loader,$(BENCH)),$(PEERS)-loader/.complete) \
+  $(if $(filter audit,$(BENCH)),$(PEERS)-audit/.complete)
 bench: setup $(BENCH_NEEDS)
 	$(if $(filter-out model loader audit,$(BENCH)),$(VENV)/bin/python -m tests.bench.run \
 	  --peers $(PEERS)/bin/python --lerobot $(WITH_LEROBOT)/bin/python \
@@ -123,7 +132,8 @@ bench: setup $(BENCH_NEEDS)
 	  --peers $(PEERS)-model/bin/python --cache build/bench)
 	$(if $(filter loader,$(BENCH)),$(VENV)/bin/python -m tests.bench.loader \
 	  --peers $(PEERS)-loader/bin/python --folder build/bench/loader)
-	$(if $(filter audit,$(BENCH)),$(VENV)/bin/python -m tests.bench.audit --folder build/bench/audit)
+	$(if $(filter audit,$(BENCH)),$(VENV)/bin/python -m tests.bench.audit --folder build/bench/audit \
+	  --doctor $(PEERS)-audit/doctor/bin/python --tfdv $(PEERS)-audit/tfdv/bin/python)
 
 # A dataset written by the lerobot library itself, read back.
 lerobot: setup $(WITH_LEROBOT)/.complete-$(LEROBOT)

@@ -12,6 +12,7 @@ from pipelines.audit.record import Record
 from schemas import mask_of
 from schemas.validate import RULES
 
+_GAP = 4.0  # periods
 PARSES = declare("record", "schema", "error", "a record's bytes are a chunk of its tier")
 _RULES = [(declare(rule.name, "schema", "error", rule.says), rule.broken) for rule in RULES]
 
@@ -60,6 +61,22 @@ def times_agree(record: Record) -> Iterator[tuple[Where, str]]:
                 f"{tier.name}: frames are {step:.3f} s apart, at {chunk.fps:g} frames per second"
             )
             yield record.row, message
+
+
+@check("times-gap", "schema", "warning")
+def times_gap(record: Record) -> Iterator[tuple[Where, str]]:
+    """No frame comes later than four periods of the frame rate after the one before it."""
+    if record.first is None or not record.first[1].fps > 0:
+        return
+    times, fps = record.first[1].times, record.first[1].fps
+    before = record.before.first if record.before is not None else None
+    if before is not None and before[1].num_frames:
+        times = np.concatenate([before[1].times[-1:], times])
+    if len(times) > 1 and np.isfinite(times).all():
+        steps = np.sort(np.diff(times))
+        period = max(1 / fps, float(steps[(len(steps) - 1) // 2]))
+        if steps[-1] > _GAP * period:
+            yield record.row, f"a gap of {steps[-1]:.2f} s, at {fps:g} frames per second"
 
 
 class Episodes:
@@ -115,4 +132,4 @@ class Episodes:
             )
 
 
-RECORD = (rules, declared_slots, times_agree, frames_decode)
+RECORD = (rules, declared_slots, times_agree, times_gap, frames_decode)

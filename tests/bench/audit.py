@@ -1,5 +1,5 @@
 """The audit: records a second on one core, memory over 100,000 records, a report of 1 M index rows,
-a search in them. Run by `make bench BENCH=audit`; no peers."""
+a search in them; and beside two peers. Run by `make bench BENCH=audit`."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from pipelines.audit.viewer.catalog import Catalog, Query
 from schemas import NUM_SLOTS, Chunk, Manifest, Tier, mask_of
 from schemas.columns import VERDICT_SCHEMA
 from schemas.table import MANIFEST, frames_file, index_file
+from tests.bench import audit_peers
 from tests.bench.timing import HEADER, Row, line, progress
 from tests.command import ROOT
 from trainer.data.fake import fake_chunk, write_chunks
@@ -175,13 +176,17 @@ def search(out: Path) -> float:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, required=True, help="where tables are kept")
-    folder = parser.parse_args().folder
+    parser.add_argument("--doctor", required=True, help="a Python with lerobot-doctor")
+    parser.add_argument("--tfdv", required=True, help="a Python with TensorFlow Data Validation")
+    flags = parser.parse_args()
+    folder = flags.folder
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, cores[-1:])
     cv2.setNumThreads(1)
     rows = list(_rates(folder))
     os.sched_setaffinity(0, cores)
     rows += list(_large(folder))
+    rows += list(audit_peers.rows(folder / "peers", flags.doctor, flags.tfdv))
     print(f"{datetime.date.today()}, {len(cores)} cores")
     for row in (HEADER, *rows):
         print(line(row))

@@ -184,7 +184,7 @@ def another_digest_in_the_index(table: Path):
 # integrity: records
 
 
-@disk("arm/arm-00/0", "record-digest", "index-agrees", "tiers-agree")
+@disk("arm/arm-00/0", "record-digest", "index-agrees", "tiers-agree", "times-gap")
 def swapped_records(table: Path):
     rewrite(table, frames_of(table, "arm"), lambda r: [r[1], r[0], *r[2:]])
 
@@ -289,6 +289,25 @@ def times_that_repeat(table: Draft):
 @draft("arm/arm-02/1", "times-agree")
 def times_of_another_rate(table: Draft):
     table.edit("arm", 2, 1, fps=30.0)
+
+
+@draft("arm/arm-02/1", "times-gap")
+def frames_lost_in_the_middle(table: Draft):
+    for step in (1, 2):  # from the middle of the one on
+        late = np.arange(16) >= (8 if step == 1 else 0)
+        table.edit(
+            "arm",
+            2,
+            step,
+            lambda c, _, late=late: {
+                "times": c.times + np.float32(3) * late[: len(c.times)].astype(np.float32)
+            },
+        )
+
+
+@draft("arm/arm-02/2", "times-gap")
+def frames_lost_between_records(table: Draft):
+    table.edit("arm", 2, 2, lambda c, _: {"times": c.times + np.float32(3)})
 
 
 @draft("arm/arm-02/1", "fps")
