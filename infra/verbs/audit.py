@@ -23,7 +23,7 @@ examples:
   unisim audit table                                     everything
   unisim audit table --families integrity rights         digests, index, embeddings, licences
   unisim audit table --sample 1% --report report.html    a hundredth of the episodes, as a page
-  unisim audit table --deny-license CC-BY-NC-4.0 --jsonl findings.jsonl
+  unisim audit table --deny-licence CC-BY-NC-4.0 --jsonl findings.jsonl
   unisim audit table --against last-week                 what has moved since
   unisim audit table --serve                             in a browser: search, look, judge
   unisim audit --export verdicts.parquet                 what was judged, for train --exclude
@@ -51,7 +51,7 @@ class AuditFlags(BeamFlags):
     strict: bool = False
     """Exit 1 if there are warnings."""
 
-    deny_license: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    deny_licence: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """A licence that no record may have; once per licence."""
 
     against: str | None = None
@@ -138,7 +138,7 @@ def _write(flags: AuditFlags, table, scope, whole, found) -> None:
     if flags.statistics:
         write_statistics(flags.statistics, whole.statistics)
     if flags.report:
-        write(flags.report, render(table, scope, whole, found))
+        write(flags.report, render(table, scope, whole, found, compared=flags.against is not None))
         say(f"wrote {flags.report}")
 
 
@@ -170,7 +170,7 @@ def _audit(table, scope, flags: AuditFlags, beam_flags: list[str], before):
                 add(finding)
             if run.told:
                 whole.add(run.told)
-        for finding in whole.findings(flags.deny_license, before):
+        for finding in whole.findings(flags.deny_licence, before):
             add(finding)
     return found, whole
 

@@ -11,7 +11,20 @@ import numpy as np
 from pipelines.audit.record import Record
 from schemas import BINS, MAX_FRAMES, NUM_SLOTS, SLOTS
 
-_CONTROL_BINS, _LEVELS = 64, 32
+_LEVELS = 32
+_OCTAVES, _PARTS = 10, 4  # of a control's range on each side of its middle
+_MIDDLE = BINS // 2
+
+
+def _edges() -> np.ndarray:
+    side = 2.0 ** (np.arange(-_OCTAVES * _PARTS, 1) / _PARTS)
+    return np.concatenate([-side[::-1], side])
+
+
+EDGES = _edges()
+"""Of a control histogram's bins over a slot's range, which goes from -1 to 1: finer around the middle,
+where the motions of a moment are."""
+_BIN_OF = np.searchsorted(EDGES, (np.arange(BINS) + 0.5 - _MIDDLE) / _MIDDLE, side="right") - 1
 
 
 @dataclasses.dataclass
@@ -26,7 +39,7 @@ class Statistics:
         splits, licences: name -> records.
         text_length: int64 `[64]`, in steps of 8 characters.
         brightness: int64 `[32]`, of frames' mean grey levels.
-        controls: int64 `[S, 64]`, of the slots' values over their range; zero where masked.
+        controls: int64 `[S, len(EDGES) - 1]`, of the slots' values; zero where masked.
     """
 
     records: int = 0
@@ -42,7 +55,7 @@ class Statistics:
     text_length: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(64, np.int64))
     brightness: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(_LEVELS, np.int64))
     controls: np.ndarray = dataclasses.field(
-        default_factory=lambda: np.zeros((NUM_SLOTS, _CONTROL_BINS), np.int64)
+        default_factory=lambda: np.zeros((NUM_SLOTS, len(EDGES) - 1), np.int64)
     )
 
     def add_row(self, row: dict[str, Any]) -> None:
@@ -70,7 +83,7 @@ class Statistics:
         bins = chunk.control_bins[1 if chunk.is_first else 0 :, used]
         if not ((bins >= 0) & (bins < BINS)).all():
             return
-        coarse = bins // (BINS // _CONTROL_BINS)
+        coarse = _BIN_OF[bins]
         at, of = np.broadcast_to(used, coarse.shape).ravel(), coarse.ravel()
         np.add.at(self.controls, (at, of), 1)
 
@@ -101,7 +114,7 @@ class Statistics:
             before, each = getattr(made, field.name), value[field.name]
             if field.name == "controls":
                 for i, slot in enumerate(SLOTS):
-                    before[i] += np.array(each.get(slot.name, [0] * _CONTROL_BINS), np.int64)
+                    before[i] += np.array(each.get(slot.name, 0), np.int64)
             elif isinstance(before, np.ndarray):
                 before += np.array(each, np.int64)
             elif isinstance(before, Counter):

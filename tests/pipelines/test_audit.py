@@ -115,7 +115,7 @@ def test_exit_codes(tmp_path, clean):
     assert "0 violations, 1 warnings" in unisim("audit", table).stdout
     unisim("audit", table, "--strict", code=1)
     unisim("audit", table, "--strict", "--families", "schema", "rights")
-    unisim("audit", clean, "--deny-license", "cc0-1.0", code=3)
+    unisim("audit", clean, "--deny-licence", "cc0-1.0", code=3)
     assert "run `unisim prepare` to its end" in unisim("audit", tmp_path, code=2).stderr
     assert "no table given" in unisim("audit", code=2).stderr
 

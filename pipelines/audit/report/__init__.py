@@ -24,10 +24,13 @@ from schemas import DataError, UsageError
 _SHEET, _WORST, _COLUMNS = 4, 12, 6
 
 
-def render(table: Opened, scope: Scope, whole: Whole, summary: Summary) -> str:
+def render(
+    table: Opened, scope: Scope, whole: Whole, summary: Summary, *, compared: bool = False
+) -> str:
     """The page. Every text of the table is escaped.
 
     Args:
+        compared: whether drift was looked for.
         whole, summary: of an audit that has come to its end.
     """
     environment = jinja2.Environment(
@@ -45,7 +48,11 @@ def render(table: Opened, scope: Scope, whole: Whole, summary: Summary) -> str:
         scope=scope,
         read=whole.read,
         summary=summary,
-        families=[(name, _checks(name, summary)) for name in FAMILIES if name in scope.families],
+        families=[
+            (name, _checks(name, summary))
+            for name in FAMILIES
+            if name in scope.families and (compared or name != "drift")
+        ],
         licences=_licences(whole),
         datasets=[
             {

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipelines.audit.statistics import Statistics
+from pipelines.audit.statistics import EDGES, Statistics
 from schemas import SLOTS
 
 _MOST = 24  # bars
@@ -40,8 +40,8 @@ def charts(statistics: Statistics) -> list[Chart]:
         _chart("brightness", s.brightness, [str(8 * i) for i in range(32)]),
     ]
     for slot, counts in zip(SLOTS, s.controls, strict=True):
-        width = (slot.high - slot.low) / len(counts)
-        names = [f"{slot.low + i * width:.3g}" for i in range(len(counts))]
+        values = slot.low + (EDGES + 1) / 2 * (slot.high - slot.low)
+        names = [f"{value:.3g}" for value in values]
         unit = "" if slot.unit == "1" else f", {slot.unit}"
         found.append(_chart(f"{slot.name}{unit}", counts, names))
     return [chart for chart in found if chart is not None]
