@@ -116,6 +116,7 @@ def main(argv: list[str]) -> int:
         return _serve(flags)
     from pipelines.audit import Opened, scope_of
 
+    _refuse_within(flags)
     sample = _part(flags.sample)
     scope = scope_of(absolute(flags.out), _families(flags.families), sample, flags.limits)
     table = Opened(scope.out)
@@ -187,6 +188,7 @@ def _spread(scope, todo, flags: AuditFlags, beam_flags: list[str], whole, add) -
         raise UsageError(f"--runner {flags.runner}: wanted --work, a folder that its workers see")
     with tempfile.TemporaryDirectory(prefix="unisim-audit-") as temporary:
         folder = absolute(flags.work) if flags.work else temporary
+        graph.clear(folder)
         runners.run(
             lambda pipeline: graph.build(pipeline, scope, folder),
             name=runners.job_name("audit", scope.out),
@@ -277,6 +279,15 @@ def _families(names: tuple[str, ...]):
         if name not in FAMILIES:
             raise UsageError(f"--families {name}: {did_you_mean(name, [*FAMILIES])}")
     return names
+
+
+def _refuse_within(flags: AuditFlags) -> None:
+    """Raises UsageError for what would be written into the table, which is never changed."""
+    table = absolute(flags.out).rstrip("/") + "/"
+    for name in ("jsonl", "parquet", "report", "statistics", "work"):
+        path = getattr(flags, name)
+        if path is not None and f"{absolute(str(path))}/".startswith(table):
+            raise UsageError(f"--{name} {path}: within the table, which is never changed")
 
 
 def _part(text: str) -> float:

@@ -43,17 +43,18 @@ def main(argv: list[str]) -> int:
     out = Path(flags.out)
     corpus = _corpus(out / "corpus", flags.episodes)
     table, run, rollout = out / "table", out / "run", out / "rollout"
+    report = out / "audit.html"
     given = [text for name, path in corpus.items() for text in ("--source", f"{name}={path}")]
     fresh = not (table / "manifest.json").exists()
     prepared = command("prepare", *given, "--out", table, "--shard-mb", 8)
-    command("audit", table)
+    command("audit", table, "--report", report)
     # a loss in units of what is left to learn, as most of a frame is as it was before
     learned = ("--steps", flags.steps, "--prediction", "velocity", "--weights", *WEIGHTS)
     command("train", "--config", "debug", "--data", table, "--out", run, *learned)
     if not (rollout / "rollout.png").exists():
         actions = [text for action in ACTIONS for text in ("--action", action)]
         command("simulate", "--checkpoint", run, "--start", table, *actions, "--out", rollout)
-    _summary(table, run, rollout, prepared if fresh else 0.0, time.monotonic() - begin)
+    _summary(out, table, run, rollout, prepared if fresh else 0.0, time.monotonic() - begin)
     return 0
 
 
@@ -66,7 +67,9 @@ def _corpus(root: Path, episodes: int) -> dict[str, Path]:
         return write_corpus(root, episodes=episodes, tick=bar.add)
 
 
-def _summary(table: Path, run: Path, rollout: Path, prepared: float, seconds: float) -> None:
+def _summary(
+    out: Path, table: Path, run: Path, rollout: Path, prepared: float, seconds: float
+) -> None:
     """What was made, how fast, and what to look at."""
     from pipelines.progress import clock
 
@@ -86,6 +89,7 @@ demo done in {clock(seconds)}
   loss       {first:.3f} over the first {tenth} steps, {last:.3f} over the last {tenth}
   look at    {rollout / "rollout.png"}   contact sheet: the start, then a row per action
              {rollout / "rollout.mp4"}   the same as a video
+             {out / "audit.html"}   the audit: licences, plots, pictures of the records
              {table / "manifest.json"}   what the table holds
   so small a model shows that every part works; it has not learned to push blocks yet"""
     )

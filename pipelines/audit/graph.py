@@ -34,14 +34,19 @@ def _tasks(scope: Scope, folder: str):
 
 
 def _audit(scope: Scope, folder: str, task: Task) -> None:
-    if not files.exists(files.join(folder, task.file)):
-        save(Run(_opened(scope.out), scope, task), task, folder)
+    save(Run(_opened(scope.out), scope, task), task, folder)
 
 
 @functools.lru_cache(1)
 def _opened(out: str) -> Opened:
     """Once per process: its manifest may be large."""
     return Opened(out)
+
+
+def clear(folder: str) -> None:
+    """Deletes the results of an earlier audit: what is true now is asked for."""
+    for path, _ in files.glob(folder, "*.jsonl"):
+        files.delete(path)
 
 
 class Progress:

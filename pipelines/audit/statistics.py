@@ -22,8 +22,8 @@ def _edges() -> np.ndarray:
 
 
 EDGES = _edges()
-"""Of a control histogram's bins over a slot's range, which goes from -1 to 1: finer around the middle,
-where the motions of a moment are."""
+"""Of a control histogram's bins over a slot's range, which goes from -1 to 1: finer around the
+middle, where the motions of a moment are."""
 _BIN_OF = np.searchsorted(EDGES, (np.arange(BINS) + 0.5 - _MIDDLE) / _MIDDLE, side="right") - 1
 
 

@@ -186,11 +186,21 @@ def test_limits_of_ones_own(tmp_path, clean, text, said):
         (("--families", "rigths"), "did you mean 'rights'?"),
         (("--against", "/nowhere"), "/nowhere: no table"),
         (("--runner", "FlinkRunner"), "wanted --work"),
+        (("--report", "TABLE/report.html"), "within the table, which is never changed"),
+        (("--work", "TABLE/work"), "within the table, which is never changed"),
         (("--wokers", "2"), "unknown flag --wokers; did you mean 'workers'?"),
     ],
 )
 def test_flags_that_cannot_be_meant(clean, flags, said):
+    flags = [text.replace("TABLE", str(clean)) for text in flags]
     assert said in unisim("audit", clean, *flags, code=2).stderr
+
+
+def test_results_of_an_earlier_audit_are_not_believed(tmp_path, clean):
+    table, work = shutil.copytree(clean, tmp_path / "table"), tmp_path / "work"
+    unisim("audit", table, "--work", work, "--workers", 1)
+    DISK["flipped_bit"].plant(table)
+    assert "file-digest" in unisim("audit", table, "--work", work, "--workers", 1, code=3).stdout
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[1]", '{"schema_version": 99}'])

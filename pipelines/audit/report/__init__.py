@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import pyarrow.dataset as ds
 
 from pipelines.audit import picture
 from pipelines.audit.check import CHECKS, FAMILIES, Finding
@@ -89,12 +88,12 @@ def _licences(whole: Whole) -> list[dict[str, Any]]:
 
 def _sheet(lookup: Lookup, dataset: str) -> Iterator[dict[str, str]]:
     """Some records of a dataset, spread over its shards."""
-    parts = list(lookup.parts(dataset))
-    chosen = {parts[i * len(parts) // _SHEET] for i in range(_SHEET)}
-    for part in sorted(chosen):
+    shards = lookup.table.dataset(dataset).num_shards
+    chosen = {i * shards // _SHEET for i in range(_SHEET)}
+    for shard in sorted(chosen):
         try:
-            index = ds.dataset(part).to_table()
-        except (OSError, ValueError):
+            index = lookup.table.index(dataset, shard, shards)
+        except DataError:
             continue  # said above
         wanted = _SHEET // len(chosen) or 1
         for i in range(wanted):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,6 +48,7 @@ def listen(
     """
     if verdicts.absolute().is_relative_to(Path(table.out).absolute()):
         raise UsageError(f"--verdicts {verdicts}: within the table, which is never changed")
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # not a line per request
     token = None if guard.is_loopback(host) else guard.new_token()
     pieces = Pieces(_spiece(table, vocabulary))
     app = make(table, Catalog(table, findings, tick), Verdicts(verdicts), pieces, token)
