@@ -55,6 +55,7 @@ def test_clean_tables_have_no_findings(clean, statistics, fake_table, bridge_tab
     ("name", "path"),
     [
         ("laion", "laion/img2dataset"),
+        ("panorama", "panorama"),
         ("language_table", "language_table/language_table_blocktoblock_oracle_sim/0.0.1"),
     ],
 )

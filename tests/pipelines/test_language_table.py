@@ -85,7 +85,7 @@ def joined(chunks: list[Chunk], field: str) -> np.ndarray:
 
 
 def test_the_table_of_the_real_sample_passes_the_audit(table):
-    assert "0 violations" in unisim("audit", table).stdout
+    assert "0 violations, 0 warnings" in unisim("audit", table).stdout
     index = pq.read_table(table / "index.parquet")
     assert sum(index.column("clipped").to_pylist()) == 0
     assert pq.read_table(table / "dead_letters.parquet").num_rows == 0
@@ -122,7 +122,7 @@ def test_at_half_the_rate_the_real_motion_is_summed(tmp_path, raw):
     out, tier = tmp_path / "out", Tier(24, 40, "raw")
     source = f"language_table={sample(FOLDER)}"
     unisim("prepare", "--source", source, "--out", out, "--fps", "language_table=5")
-    assert "0 violations" in unisim("audit", out).stdout
+    assert "0 violations, 0 warnings" in unisim("audit", out).stdout
     for chunks, episode in zip(by_episode(out, tier).values(), raw, strict=True):
         kept = range(0, len(episode["frames"]), 2)
         np.testing.assert_allclose(joined(chunks, "times"), np.arange(len(kept)) / 5, atol=1e-6)

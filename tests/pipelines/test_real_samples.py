@@ -22,7 +22,7 @@ VIDEOS = {"101": "bigbuckbunny.mp4", "102": "bikes.mp4"}
 def test_laion_through_prepare_and_audit(tmp_path):
     raw = sample("laion/img2dataset")
     unisim("prepare", "--source", f"laion={raw}", "--out", tmp_path / "out", "--tier", "24x40:raw")
-    assert "0 violations" in unisim("audit", tmp_path / "out").stdout
+    assert "0 violations, 0 warnings" in unisim("audit", tmp_path / "out").stdout
     expected = {}
     with tarfile.open(raw / "00000.tar") as tar:
         members = {m.name: tar.extractfile(m) for m in tar.getmembers()}
@@ -78,7 +78,7 @@ def wrapped(tmp_path):
 def test_two_real_videos_through_prepare_and_audit(tmp_path, wrapped):
     out, tier = tmp_path / "out", Tier(24, 40, "raw")
     unisim("prepare", "--source", f"something_something_v2={wrapped}", "--out", out)
-    assert "0 violations" in unisim("audit", out).stdout
+    assert "0 violations, 0 warnings" in unisim("audit", out).stdout
     chunks = read_table(out, tier)
     for name, split, text in (("101", "train", "showing a rabbit"), ("102", "val", "riding bikes")):
         mine = [chunk for chunk in chunks if chunk.episode_id == name]
@@ -123,7 +123,7 @@ def test_the_real_goal_steps_beside_a_real_video_through_prepare_and_audit(tmp_p
     ]
     (root / "ego4d.json").write_text(json.dumps({"version": "v2", "videos": about}))
     unisim("prepare", "--source", f"ego4d={root}", "--out", out)
-    assert "0 violations" in unisim("audit", out).stdout
+    assert "0 violations, 0 warnings" in unisim("audit", out).stdout
     chunks = read_table(out, Tier(24, 40, "raw"))
     assert {c.text for c in chunks} == {"the camera wearer rides a bike"}
     assert {c.split for c in chunks} == {"test"}
