@@ -127,7 +127,7 @@ class Chunk:
         """The frames as uint8 `[t, h, w, 3]`, decoded if they are JPEG.
 
         Raises:
-            DataError: if a JPEG does not decode.
+            DataError: if a JPEG does not decode, or they are of several sizes.
         """
         if isinstance(self.frames, np.ndarray):
             return self.frames
@@ -141,7 +141,9 @@ class Chunk:
             if image is None:
                 raise DataError(f"frame {i} is not a JPEG", stage="decode", key=self.key)
             images.append(image)
-        return np.stack(images)
+        if len({image.shape for image in images}) > 1:
+            raise DataError("frames of several sizes", stage="decode", key=self.key)
+        return np.stack(images) if images else np.zeros((0, 0, 0, 3), np.uint8)
 
 
 _TEXTS = [

@@ -30,6 +30,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -310,7 +311,7 @@ class Manifest:
                     f"{path}: schema version {value['schema_version']}, this program reads"
                     f" {SCHEMA_VERSION}; prepare the table again with this version"
                 )
-            return cls(
+            made = cls(
                 **value
                 | {
                     "datasets": [DatasetInfo.from_dict(d) for d in value["datasets"]],
@@ -318,10 +319,46 @@ class Manifest:
                     "forgotten": tuple(Forgotten(**f) for f in value["forgotten"]),
                 }
             )
-        except (ValueError, KeyError, TypeError, AttributeError) as e:
+            _refuse_foreign(made)
+            return made
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
             raise UsageError(
                 f"{path}: not a manifest ({e}); prepare the table again, or restore the file"
             ) from e
+
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
+
+
+def _refuse_foreign(manifest: Manifest) -> None:
+    """Raises ValueError for names that lead out of the table, and for numbers that are none."""
+    for name, (size, digest) in manifest.files.items():
+        inside = all(part not in ("", ".", "..") for part in name.split("/"))
+        if not inside or "\\" in name or "\0" in name or "://" in name:
+            raise ValueError(f"the file {name!r} is not in the table")
+        if not (isinstance(size, int) and isinstance(digest, str)):
+            raise ValueError(f"the file {name!r} has no size and digest")
+    names = [d.name for d in manifest.datasets] + [e.name for e in manifest.encoders]
+    for name in names + [d.version for d in manifest.datasets]:
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is no name")
+    for tier in manifest.tiers:
+        Tier.parse(tier)
+    for d in manifest.datasets:
+        counts = (d.episodes, d.views, d.chunks, d.frames, d.dead_letters, d.declared_losses)
+        for count in (*counts, *d.clipped.values(), *d.losses.values()):
+            if not isinstance(count, int):
+                raise ValueError(f"{d.name} has a count of {count!r}")
+        for split, rows in d.shard_rows.items():
+            if split not in SPLITS or len(rows) != d.num_shards or not _are_counts(rows):
+                raise ValueError(f"{d.name} has no rows of {d.num_shards} shards in {split!r}")
+    for e in manifest.encoders:
+        if not _are_counts((e.width, e.max_tokens, *e.shard_rows)) or not e.width:
+            raise ValueError(f"{e.name} has numbers that are none")
+
+
+def _are_counts(values: Sequence[Any]) -> bool:
+    return all(isinstance(value, int) and value >= 0 for value in values)
 
 
 def dump_json(value: Any) -> str:

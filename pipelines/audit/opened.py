@@ -18,6 +18,7 @@ from schemas.columns import DEAD_LETTER_SCHEMA, INDEX_SCHEMA
 from schemas.table import DEAD_LETTERS, index_file, text_keys
 
 _BATCH = 64
+_MAY_LACK = {"overlap", "start", "clipped_slots"}
 
 
 @contextlib.contextmanager
@@ -67,7 +68,11 @@ class Opened:
 
     def index(self, dataset: str, shard: int, num_shards: int) -> pa.Table:
         """The shard's part of the index. Raises DataError if it is absent or none."""
-        return self._parquet(index_file(dataset, shard, num_shards), INDEX_SCHEMA)
+        found = self._parquet(index_file(dataset, shard, num_shards), INDEX_SCHEMA)
+        for name in set(INDEX_SCHEMA.names) - _MAY_LACK:
+            if nulls := found[name].null_count:
+                raise DataError(f"{nulls} rows have no {name}")
+        return found
 
     def dead_letters(self) -> pa.Table:
         """What could not be used. Raises DataError if the file is absent or none."""

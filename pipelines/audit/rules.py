@@ -125,11 +125,11 @@ class Episodes:
     def _flow(self, row: dict[str, Any]) -> Iterator[tuple[Where, str]]:
         """A record begins later than the one before it in its episode."""
         before = self._before
-        if before and row["episode_id"] == before["episode_id"] and row["start"] <= before["start"]:
-            yield (
-                row,
-                f"begins at {row['start']:g} s, the record before it at {before['start']:g} s",
-            )
+        if before is None or row["episode_id"] != before["episode_id"]:
+            return
+        begin, earlier = row["start"], before["start"]
+        if None not in (begin, earlier) and begin <= earlier:
+            yield row, f"begins at {begin:g} s, the record before it at {earlier:g} s"
 
 
 RECORD = (rules, declared_slots, times_agree, times_gap, frames_decode)

@@ -9,9 +9,13 @@ import pytest
 
 from pipelines.audit import CHECKS, Opened, Statistics, Whole, audit, scope_of
 from pipelines.audit.check import FINDING_SCHEMA
+from pipelines.audit.report import render
+from pipelines.audit.summary import Summary
+from schemas import UsageError
+from schemas.columns import INDEX_SCHEMA
 from tests.command import files_of, unisim
 from tests.pipelines.defects import DISK, DRAFT, Defect
-from tests.pipelines.planted import Draft
+from tests.pipelines.planted import Draft, change_index, change_manifest
 from tests.samples import sample
 
 DENIED = ["cc-by-nc-4.0"]
@@ -208,6 +212,54 @@ def test_results_of_an_earlier_audit_are_not_believed(tmp_path, clean):
 def test_a_manifest_that_is_none(tmp_path, text):
     (tmp_path / "manifest.json").write_text(text)
     assert "manifest.json" in unisim("audit", tmp_path, code=2).stderr
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: m["files"].update({"../outside": [1, "0"]}),
+        lambda m: m["files"].update({"/etc/passwd": [1, "0"]}),
+        lambda m: m["files"].update({"manifest.json": None}),
+        lambda m: m["datasets"][0].update(name="../arm"),
+        lambda m: m["datasets"][0].update(version="1/../.."),
+        lambda m: m["datasets"][0].update(num_shards=3),
+        lambda m: m["datasets"][0].update(num_shards="two"),
+        lambda m: m["datasets"][0].update(frames=None),
+        lambda m: m["datasets"][0].update(clipped={"ee_dx": "many"}),
+        lambda m: m["datasets"][0]["shard_rows"].update(train=[-1, 3]),
+        lambda m: m["datasets"][0]["shard_rows"].update(dev=[0, 0]),
+        lambda m: m["encoders"][0].update(name="../fake"),
+        lambda m: m["encoders"][0].update(width=0),
+        lambda m: m["encoders"][0].update(shard_rows=["a"]),
+        lambda m: m.update(tiers=["24by40"]),
+    ],
+)
+def test_a_manifest_that_leads_out_of_the_table_or_counts_in_words(tmp_path, clean, change):
+    table = shutil.copytree(clean, tmp_path / "table")
+    change_manifest(table, change)
+    with pytest.raises(UsageError, match=r"manifest\.json: not a manifest"):
+        Opened(str(table))
+
+
+@pytest.mark.parametrize("column", INDEX_SCHEMA.names)
+def test_an_index_with_holes(tmp_path, clean, column):
+    table = shutil.copytree(clean, tmp_path / "table")
+    change_index(table, "arm", lambda rows: [rows[0] | {column: None}, *rows[1:]])
+    found = [str(each) for each in findings(table)]
+    silent = column in ("overlap", "clipped_slots")  # which may be unknown
+    assert silent == (not found) and (silent or any(column in each for each in found))
+
+
+def test_there_is_a_report_of_every_spoiled_table(tmp_path, clean):
+    for name, defect in DEFECTS.items():
+        table = Opened(str(plant(defect, name, clean, tmp_path / name)))
+        scope = scope_of(table.out)
+        whole, summary = Whole(table, scope), Summary()
+        for finding in audit(table, scope=scope, whole=whole):
+            summary.add(finding)
+        page = render(table, scope, whole, summary)
+        assert "</html>" in page and all(check in page for check in summary.checks)
+        shutil.rmtree(table.out)
 
 
 def test_what_a_terminal_would_obey_is_shown_as_text(tmp_path, clean):

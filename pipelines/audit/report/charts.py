@@ -49,10 +49,11 @@ def charts(statistics: Statistics) -> list[Chart]:
 
 def _numbers(title: str, counts) -> Chart | None:
     """Of numbers that are names of counts; many are put into as many bars as there is room for."""
-    if not counts:
-        return None
     values = np.array([float(name) for name in counts])
-    weights = np.array(list(counts.values()))
+    weights = np.array(list(counts.values()))[np.isfinite(values)]
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return None
     if len(values) <= _MOST:
         order = np.argsort(values)
         return _chart(title, weights[order], [f"{values[i]:g}" for i in order], trim=False)
