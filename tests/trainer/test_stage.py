@@ -87,7 +87,9 @@ def test_a_manifest_cannot_write_outside_of_the_copy(path, tmp_path, name):
     manifest = json.loads((copy / "manifest.json").read_text())
     manifest["files"][name] = [3, "0" * 32]
     (copy / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(UsageError, match="which is not in the table"):
+    with pytest.raises(
+        UsageError, match=rf"manifest.json: not a manifest \(the file {name!r} is not in the table"
+    ):
         _stage(copy, tmp_path / "copy")
     assert not (tmp_path / "copy").exists()
 

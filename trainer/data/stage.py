@@ -8,7 +8,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from pyarrow import fs
 
@@ -51,8 +51,7 @@ class Wanted:
 def wanted(source: str, manifest: Manifest, tiers: Sequence[Tier], encoder: EncoderInfo) -> Wanted:
     """The index, the frames of some tiers and one encoder's embeddings.
 
-    Raises:
-        UsageError: if the manifest lists a file outside of the table's folder.
+    A manifest that was read names nothing outside of its table (`Manifest.from_json`).
     """
     texts = set(text_files(encoder))
     folders = (f"{INDEX}/", *(f"frames-{tier.name}/" for tier in tiers))
@@ -61,10 +60,6 @@ def wanted(source: str, manifest: Manifest, tiers: Sequence[Tier], encoder: Enco
         for name, (size, digest) in sorted(manifest.files.items())
         if name.startswith(folders) or name in texts
     }
-    for name in chosen:
-        path = PurePosixPath(name)
-        if path.is_absolute() or ".." in path.parts or "\\" in name or str(path) != name:
-            raise UsageError(f"{source}/{MANIFEST}: lists {name!r}, which is not in the table")
     return Wanted(source=source, files=chosen)
 
 
