@@ -84,6 +84,8 @@ class BeamFlags:
 
     def check_beam(self, verb: str, beam_flags: list[str]) -> None:
         """A flag that nobody knows is a typing error, found before any work starts."""
+        if not beam_flags:
+            return  # Beam takes half a second to import, and not every command runs it
         from apache_beam.options.pipeline_options import PipelineOptions
 
         left = PipelineOptions(beam_flags).get_all_options(retain_unknown_options=True)

@@ -70,7 +70,7 @@ def rows(folder: Path, doctor: str, tfdv: str) -> Iterator[Row]:
     for name in ("lerobot-doctor", "tfdv"):
         theirs = f"{len(said[name][0])}/{total}, {len(said[name][1])} named"
         yield Row(
-            f"{EPISODES} episodes, {total} defects: seconds; defects found",
+            f"{EPISODES} episodes, {total} defects: seconds",
             name,
             f"{taken['ours']:.1f}",
             f"{taken[name]:.1f}",
