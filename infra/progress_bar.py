@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 
-from pipelines.progress import clock
+from pipelines.clock import clock
 
 _QUIET_SECONDS = 1.0
 

@@ -1,4 +1,4 @@
-"""Files through Beam's FileSystems, so that local paths and `gs://` are alike."""
+"""Files, local paths and `gs://` alike: the operating system reads those, Beam these."""
 
 from __future__ import annotations
 
@@ -7,19 +7,13 @@ import contextvars
 import errno
 import glob as local_glob
 import hashlib
-import io
 import os
-import re
 import stat
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import Any, BinaryIO, NamedTuple
 
-from apache_beam.io.filesystem import BeamIOError, CompressionTypes, FileMetadata
-from apache_beam.io.filesystems import FileSystems
-
-from pipelines.steady import SteadyReader, again
 from schemas import DataError, UsageError
 
 _TEMPORARY = ".tmp-"
@@ -47,9 +41,16 @@ def is_local(path: str) -> bool:
     return "://" not in path
 
 
+def _remote():
+    """`pipelines.remote`, by which Beam comes: half a second that local paths need not wait."""
+    from pipelines import remote
+
+    return remote
+
+
 def join(*parts: str) -> str:
     """Parts of a path on any file system."""
-    return FileSystems.join(*parts)
+    return os.path.join(*parts) if is_local(parts[0]) else _remote().join(*parts)
 
 
 def name_of(path: str) -> str:
@@ -59,11 +60,7 @@ def name_of(path: str) -> str:
 
 def exists(path: str) -> bool:
     """Whether a file, or a folder with something in it, is there."""
-    if is_local(path):
-        return os.path.exists(path)
-    is_bucket = path.rstrip("/").count("/") < 3  # which no file is, and GCS refuses to be asked
-    is_file = not is_bucket and again(lambda: FileSystems.exists(path), path)
-    return is_file or bool(_match(path, "**", limit=1))
+    return os.path.exists(path) if is_local(path) else _remote().exists(path)
 
 
 def glob(folder: str, *pattern: str) -> list[tuple[str, int]]:
@@ -80,23 +77,7 @@ def glob(folder: str, *pattern: str) -> list[tuple[str, int]]:
     if is_local(folder):
         found = ((path, stamp(path)) for path in _local(folder, pattern))
         return sorted((path, each.size) for path, each in found if each)
-    return sorted((m.path, m.size_in_bytes) for m in _match(folder, *pattern))
-
-
-def _match(folder: str, *pattern: str, limit: int | None = None) -> list[FileMetadata]:
-    """What matches below a remote folder, `limit` at most."""
-    where = join(_escape(folder), *pattern)
-    try:
-        return again(lambda: FileSystems.match([where], [limit]), folder)[0].metadata_list
-    except FileNotFoundError:
-        return []
-    except BeamIOError as e:
-        raise UsageError(f"{folder}: cannot be listed ({e}); check the path and access") from e
-
-
-def _escape(path: str) -> str:
-    """The path as a pattern that matches it alone."""
-    return re.sub(r"([*?[])", r"[\1]", path)
+    return sorted((path, each.size) for path, each in _remote().match(folder, *pattern))
 
 
 def _local(folder: str, pattern: tuple[str, ...]) -> Iterator[str]:
@@ -114,18 +95,14 @@ def _local(folder: str, pattern: tuple[str, ...]) -> Iterator[str]:
 
 def size(path: str) -> int:
     """Size in bytes. Raises FileNotFoundError."""
-    return os.path.getsize(path) if is_local(path) else _metadata(path).size_in_bytes
-
-
-def _metadata(path: str) -> FileMetadata:
-    return again(lambda: FileSystems.get_filesystem(path).metadata(path), path)
+    return os.path.getsize(path) if is_local(path) else _remote().stamp(path).size
 
 
 def stamp(path: str) -> Stamp | None:
     """The file's stamp; None if there is no such file. Follows links."""
     try:
         if not is_local(path):
-            return _stamp(_metadata(path))
+            return _remote().stamp(path)
         found = os.stat(path)
     except (OSError, ValueError):  # gone, a loop of links, no name of a file
         return None
@@ -139,13 +116,8 @@ def stamps(root: str, paths: Iterable[str]) -> dict[str, str]:
     listed = [path for path in distinct if not is_local(path) and path.startswith(f"{root}/")]
     found = {path: stamp(path) for path in set(distinct) - set(listed)}
     for folder in {path.rpartition("/")[0] for path in listed}:
-        found |= {each.path: _stamp(each) for each in _match(folder, "*")}
+        found |= dict(_remote().match(folder, "*"))
     return {path: str(found[path]) for path in distinct if found.get(path)}
-
-
-def _stamp(found: FileMetadata) -> Stamp:
-    # Beam gives seconds as a float, of which the microseconds are exact
-    return Stamp(found.size_in_bytes, round(found.last_updated_in_seconds * 1e6) * 1000)
 
 
 @contextlib.contextmanager
@@ -179,13 +151,8 @@ def open_read(path: str) -> Iterator[BinaryIO]:
         with f:
             yield f
     else:
-        raw = SteadyReader(path, lambda: _open(path))
-        with io.BufferedReader(raw, 1 << 20) as f:
-            yield cast(BinaryIO, f)
-
-
-def _open(path: str) -> BinaryIO:
-    return FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
+        with _remote().open_read(path) as f:
+            yield f
 
 
 @contextlib.contextmanager
@@ -274,31 +241,7 @@ def local_write(path: str) -> Iterator[str]:
         temporary = os.path.join(folder, name_of(path))
         with _room(folder):
             yield temporary
-        with _allowed(path, "written"):
-            again(lambda: _upload(temporary, path), path)
-
-
-@contextlib.contextmanager
-def _allowed(path: str, what: str) -> Iterator[None]:
-    """While it lasts, what a remote store refuses for good is the user's to mend."""
-    try:
-        yield
-    except UsageError:
-        raise
-    except Exception as e:
-        raise UsageError(
-            f"{path}: cannot be {what} ({e}); check the path and access, and run the same command"
-            " again"
-        ) from e
-
-
-def _upload(temporary: str, path: str) -> None:
-    with (
-        open(temporary, "rb") as f,
-        FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED) as target,
-    ):
-        while block := f.read(1 << 20):
-            target.write(block)
+        _remote().upload(temporary, path)
 
 
 @contextlib.contextmanager
@@ -337,9 +280,8 @@ def delete(path: str) -> None:
     if is_local(path):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
-    elif exists(path):
-        with _allowed(path, "deleted"), contextlib.suppress(FileNotFoundError):
-            again(lambda: FileSystems.delete([_escape(path)]), path)
+    else:
+        _remote().delete(path)
 
 
 def move(path: str, target: str) -> None:
@@ -354,13 +296,8 @@ def move(path: str, target: str) -> None:
     if is_local(path):
         os.makedirs(os.path.dirname(target), exist_ok=True)
         os.replace(path, target)
-        return
-    with _allowed(path, "moved"):
-        try:
-            again(lambda: FileSystems.rename([path], [target]), path)
-        except FileNotFoundError:  # deleted by a try whose answer was lost
-            if not exists(target):
-                raise
+    else:
+        _remote().move(path, target)
 
 
 def each(action: Callable[..., None], items: Iterable[tuple[str, ...]], where: str) -> None:
@@ -393,5 +330,5 @@ def delete_tree(path: str) -> None:
         import shutil
 
         shutil.rmtree(path, ignore_errors=True)
-    elif exists(path):
-        again(lambda: FileSystems.delete([path.rstrip("/") + "/"]), path)
+    else:
+        _remote().delete_tree(path)

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Sequence
 
+from pipelines.clock import clock
 from pipelines.reading import Reading, Source, complaint
 
 _LIVE = 0.5
@@ -203,10 +204,3 @@ class Reporter:
         if self._width:
             print(" " * self._width, end="\r", file=sys.stderr, flush=True)
             self._width = 0
-
-
-def clock(seconds: float) -> str:
-    """`1:02:03`, `4:05`."""
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -98,14 +98,3 @@ SHARDS_SCHEMA = pa.schema(
         ("clipped", pa.list_(pa.int64())),
     ]
 )
-
-REJECT = "reject"
-VERDICT_SCHEMA = pa.schema(
-    [
-        ("dataset", pa.string()),
-        ("episode_id", pa.string()),
-        ("step", pa.int64()),
-        ("verdict", pa.string()),  # "accept", "reject" or "look again"
-        ("reason", pa.string()),
-    ]
-)

@@ -68,6 +68,20 @@ def test_help_imports_nothing_heavy():
     assert result.stdout.strip().splitlines()[-1] == "[]"
 
 
+@pytest.mark.parametrize(
+    "module", ["pipelines.plan", "pipelines.audit.viewer", "infra.progress_bar"]
+)
+def test_local_work_waits_for_no_beam(module):
+    code = (
+        f"import sys, {module};"
+        "print([m for m in sys.modules if m in ('apache_beam', 'jax', 'tensorflow')])"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert result.stdout.strip() == "[]"
+
+
 def test_files_and_functions_stay_small():
     for package in MAY:
         for path in (ROOT / package).rglob("*.py"):

@@ -120,7 +120,7 @@ def main(argv: list[str]) -> int:
     sample = _part(flags.sample)
     scope = scope_of(absolute(flags.out), _families(flags.families), sample, flags.limits)
     table = Opened(scope.out)
-    before = _before(flags, scope)
+    before = _before(flags, scope, beam_flags)
     summary(table.manifest)
     found, whole = _audit(table, scope, flags, beam_flags, before)
     errors, warnings = found.severities["error"], found.severities["warning"]
@@ -145,17 +145,11 @@ def _write(flags: AuditFlags, table, scope, whole, found) -> None:
 
 def _audit(table, scope, flags: AuditFlags, beam_flags: list[str], before):
     """The `Summary` of what was found, and the `Whole`."""
-    from infra.progress_bar import Bar
-    from pipelines.audit import Whole
     from pipelines.audit.output import Output
     from pipelines.audit.summary import Summary
-    from pipelines.audit.task import Run, tasks
 
-    whole, found = Whole(table, scope), Summary()
-    todo = tasks(table, scope)
-    cost = int(sum(task.cost for task in todo) * scope.sample)
-    spread = cost > _SMALL or flags.runner != "FnApiRunner" or flags.workers > 0
-    with Output(flags.jsonl, flags.parquet) as output, Bar("audit", cost, "records") as bar:
+    found = Summary()
+    with Output(flags.jsonl, flags.parquet) as output, _bar("audit", table, scope) as bar:
 
         def add(finding) -> None:
             found.add(finding)
@@ -163,17 +157,42 @@ def _audit(table, scope, flags: AuditFlags, beam_flags: list[str], before):
             if found.total <= flags.most:
                 bar.print(str(finding))
 
-        if spread:
-            _spread(scope, todo, flags, beam_flags, whole, add)
-        for task in () if spread else todo:
-            run = Run(table, scope, task, bar.add)
-            for finding in run:
-                add(finding)
-            if run.told:
-                whole.add(run.told)
+        whole = _gather(table, scope, flags, beam_flags, bar, add)
         for finding in whole.findings(flags.deny_licence, before):
             add(finding)
     return found, whole
+
+
+def _bar(what: str, table, scope):
+    from infra.progress_bar import Bar
+
+    return Bar(what, _cost(table, scope), "records")
+
+
+def _cost(table, scope) -> int:
+    """Records of all tiers and embeddings that are read."""
+    from pipelines.audit.task import tasks
+
+    return int(sum(task.cost for task in tasks(table, scope)) * scope.sample)
+
+
+def _gather(table, scope, flags: AuditFlags, beam_flags: list[str], bar, add):
+    """The `Whole` of all shards: with Beam where they are many, else in this process. What is
+    found in a shard is added."""
+    from pipelines.audit import Whole
+    from pipelines.audit.task import Run, tasks
+
+    whole = Whole(table, scope)
+    if _cost(table, scope) > _SMALL or flags.runner != "FnApiRunner" or flags.workers > 0:
+        _spread(scope, tasks(table, scope), flags, beam_flags, whole, add)
+        return whole
+    for task in tasks(table, scope):
+        run = Run(table, scope, task, bar.add)
+        for finding in run:
+            add(finding)
+        if run.told:
+            whole.add(run.told)
+    return whole
 
 
 def _spread(scope, todo, flags: AuditFlags, beam_flags: list[str], whole, add) -> None:
@@ -245,14 +264,14 @@ def _export(flags: AuditFlags) -> int:
     return 0
 
 
-def _before(flags: AuditFlags, scope):
+def _before(flags: AuditFlags, scope, beam_flags: list[str]):
     """What the table is compared with, if it is: statistics, or a manifest."""
     if flags.against is None:
         return None
     import os
 
     from pipelines import files
-    from pipelines.audit import Opened, audit, drift
+    from pipelines.audit import Opened, drift
     from schemas import Manifest
     from schemas.table import MANIFEST
 
@@ -263,11 +282,8 @@ def _before(flags: AuditFlags, scope):
     other = Opened(path.removesuffix(f"/{MANIFEST}"))
     say(f"reading {other.out} for its statistics")
     alone = dataclasses.replace(scope, out=other.out, families=("drift",))
-    from pipelines.audit import Whole
-
-    whole = Whole(other, alone)
-    for _ in audit(other, scope=alone, whole=whole):
-        pass
+    with _bar("against", other, alone) as bar:
+        whole = _gather(other, alone, flags, beam_flags, bar, lambda finding: None)
     return whole.statistics
 
 

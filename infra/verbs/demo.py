@@ -71,7 +71,7 @@ def _summary(
     out: Path, table: Path, run: Path, rollout: Path, prepared: float, seconds: float
 ) -> None:
     """What was made, how fast, and what to look at."""
-    from pipelines.progress import clock
+    from pipelines.clock import clock
 
     manifest = json.loads((table / "manifest.json").read_text())
     encoder = manifest["encoders"][0]

@@ -23,8 +23,8 @@ from pipelines import files
 from pipelines.audit import Opened, Whole, audit, scope_of
 from pipelines.audit.viewer.catalog import Catalog, Query
 from schemas import NUM_SLOTS, Chunk, Manifest, Tier, mask_of
-from schemas.columns import VERDICT_SCHEMA
 from schemas.table import MANIFEST, frames_file, index_file
+from schemas.verdicts import VERDICT_SCHEMA
 from tests.bench import audit_peers
 from tests.bench.timing import HEADER, Row, line, progress
 from tests.command import ROOT

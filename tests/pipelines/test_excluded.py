@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 
 from pipelines import sources
 from schemas import Tier
-from schemas.columns import VERDICT_SCHEMA
+from schemas.verdicts import VERDICT_SCHEMA
 from tests.command import files_of, unisim
 from tests.table import read_table
 

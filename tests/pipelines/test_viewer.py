@@ -21,7 +21,7 @@ from pipelines.audit import Opened
 from pipelines.audit.viewer import Catalog, Verdicts, listen
 from pipelines.audit.viewer.catalog import Query
 from schemas import UsageError, text_key
-from schemas.columns import VERDICT_SCHEMA
+from schemas.verdicts import VERDICT_SCHEMA
 from tests.browser import chromium
 from tests.command import ROOT, files_of, unisim
 from tests.pipelines.planted import Draft

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from schemas import UsageError
-from schemas.columns import VERDICT_SCHEMA
+from schemas.verdicts import VERDICT_SCHEMA
 from trainer.data import (
     Embeddings,
     ExampleMaker,

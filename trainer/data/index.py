@@ -13,10 +13,10 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.dataset
-import pyarrow.parquet as pq
 
 from schemas import UsageError
-from schemas.columns import INDEX_SCHEMA, REJECT, VERDICT_SCHEMA
+from schemas.columns import INDEX_SCHEMA
+from schemas.verdicts import rejected
 from trainer.data import files
 from trainer.data.table import Span, Table
 
@@ -140,16 +140,7 @@ _SAME = "dataset = verdict_dataset AND episode_id = verdict_episode_id AND step 
 
 def _rejects(path: str) -> pa.Table:
     """The keys of the rejected records, with names of their own."""
-    try:
-        filesystem, inner = files.locate(path)
-        verdicts = pq.read_table(inner, schema=VERDICT_SCHEMA, filesystem=filesystem)
-    except (OSError, pa.ArrowInvalid, pa.ArrowTypeError) as e:
-        raise UsageError(
-            f"--exclude {path}: cannot be read ({str(e).splitlines()[0]}); wanted a Parquet file of"
-            f" verdicts with the columns {', '.join(VERDICT_SCHEMA.names)}"
-        ) from e
-    rejected = verdicts.filter(pyarrow.dataset.field("verdict") == REJECT)
-    keys = rejected.select(["dataset", "episode_id", "step"])
+    keys = rejected(path, files.read)
     return keys.rename_columns([f"verdict_{name}" for name in keys.column_names])
 
 

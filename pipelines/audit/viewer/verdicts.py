@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from schemas import UsageError
-from schemas.columns import REJECT, VERDICT_SCHEMA
+from schemas.verdicts import REJECT, VERDICT_SCHEMA
 
 ACCEPT, AGAIN = "accept", "look again"
 VERDICTS = (ACCEPT, REJECT, AGAIN)
@@ -84,7 +84,7 @@ class Verdicts:
             ).fetchall()
 
     def table(self) -> pa.Table:
-        """The newest of every record, of `schemas.columns.VERDICT_SCHEMA`."""
+        """The newest of every record, of `schemas.verdicts.VERDICT_SCHEMA`."""
         with self._open() as db:
             found = db.execute(_NEWEST).fetchall()
         rows = [dict(zip(VERDICT_SCHEMA.names, row, strict=True)) for row in found]
