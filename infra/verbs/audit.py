@@ -139,7 +139,9 @@ def _write(flags: AuditFlags, table, scope, whole, found) -> None:
     if flags.statistics:
         write_statistics(flags.statistics, whole.statistics)
     if flags.report:
-        write(flags.report, render(table, scope, whole, found, compared=flags.against is not None))
+        compared = flags.against is not None
+        page = render(table, scope, whole, found, denied=flags.deny_licence, compared=compared)
+        write(flags.report, page)
         say(f"wrote {flags.report}")
 
 

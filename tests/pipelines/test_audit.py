@@ -262,6 +262,15 @@ def test_there_is_a_report_of_every_spoiled_table(tmp_path, clean):
         shutil.rmtree(table.out)
 
 
+def test_a_report_tells_of_no_check_that_was_not_made(clean):
+    table = Opened(str(clean))
+    scope = scope_of(table.out)
+    end = (table, scope, Whole(table, scope), Summary())
+    without, page = render(*end), render(*end, denied=["X <1>"], compared=True)
+    assert "licence-denied" not in without and "drift-count" not in without
+    assert "licence-denied" in page and "drift-count" in page and "Denied: X &lt;1&gt;." in page
+
+
 def test_what_a_terminal_would_obey_is_shown_as_text(tmp_path, clean):
     name = "text_that_steers_a_terminal"
     table = plant(DRAFT[name], name, clean, tmp_path / "table")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,20 @@ _SHEET, _WORST, _COLUMNS = 4, 12, 6
 
 
 def render(
-    table: Opened, scope: Scope, whole: Whole, summary: Summary, *, compared: bool = False
+    table: Opened,
+    scope: Scope,
+    whole: Whole,
+    summary: Summary,
+    *,
+    denied: Sequence[str] = (),
+    compared: bool = False,
 ) -> str:
     """The page. Every text of the table is escaped.
 
     Args:
-        compared: whether drift was looked for.
         whole, summary: of an audit that has come to its end.
+        denied: licences that no record was to have.
+        compared: whether drift was looked for.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -48,11 +55,12 @@ def render(
         read=whole.read,
         summary=summary,
         families=[
-            (name, _checks(name, summary))
+            (name, _checks(name, summary, () if denied else ("licence-denied",)))
             for name in FAMILIES
             if name in scope.families and (compared or name != "drift")
         ],
         licences=_licences(whole),
+        denied=denied,
         datasets=[
             {
                 "info": d,
@@ -67,12 +75,12 @@ def render(
     )
 
 
-def _checks(family: str, summary: Summary) -> list[dict[str, Any]]:
-    """A family's checks: those that found something first."""
+def _checks(family: str, summary: Summary, unmade: Collection[str]) -> list[dict[str, Any]]:
+    """A family's checks but for those that were not made: those that found something first."""
     found = [
         {"check": c, "count": summary.checks[c.name], "examples": summary.examples.get(c.name, [])}
         for c in CHECKS.values()
-        if c.family == family
+        if c.family == family and c.name not in unmade
     ]
     return sorted(found, key=lambda each: not each["count"])  # stable
 
