@@ -69,8 +69,8 @@ class Opened:
     def index(self, dataset: str, shard: int, num_shards: int) -> pa.Table:
         """The shard's part of the index. Raises DataError if it is absent or none."""
         found = self._parquet(index_file(dataset, shard, num_shards), INDEX_SCHEMA)
-        for name in set(INDEX_SCHEMA.names) - _MAY_LACK:
-            if nulls := found[name].null_count:
+        for name in INDEX_SCHEMA.names:
+            if name not in _MAY_LACK and (nulls := found[name].null_count):
                 raise DataError(f"{nulls} rows have no {name}")
         return found
 

@@ -250,6 +250,13 @@ def test_an_index_with_holes(tmp_path, clean, column):
     assert silent == (not found) and (silent or any(column in each for each in found))
 
 
+def test_of_several_holes_always_the_same_is_named(tmp_path, clean):
+    table = shutil.copytree(clean, tmp_path / "table")
+    hole = dict.fromkeys(INDEX_SCHEMA.names)
+    change_index(table, "arm", lambda rows: [hole, *rows[1:]])
+    assert any("rows have no dataset" in str(each) for each in findings(table))
+
+
 def test_there_is_a_report_of_every_spoiled_table(tmp_path, clean):
     for name, defect in DEFECTS.items():
         table = Opened(str(plant(defect, name, clean, tmp_path / name)))
