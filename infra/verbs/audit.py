@@ -116,10 +116,12 @@ def main(argv: list[str]) -> int:
         return _serve(flags)
     from pipelines.audit import Opened, scope_of
 
-    _refuse_within(flags)
     sample = _part(flags.sample)
     scope = scope_of(absolute(flags.out), _families(flags.families), sample, flags.limits)
     table = Opened(scope.out)
+    for name in ("jsonl", "parquet", "report", "statistics", "work"):
+        if (path := getattr(flags, name)) is not None:
+            table.refuse_within(name, path)
     before = _before(flags, scope, beam_flags)
     summary(table.manifest)
     found, whole = _audit(table, scope, flags, beam_flags, before)
@@ -181,19 +183,15 @@ def _cost(table, scope) -> int:
 def _gather(table, scope, flags: AuditFlags, beam_flags: list[str], bar, add):
     """The `Whole` of all shards: with Beam where they are many, else in this process. What is
     found in a shard is added."""
-    from pipelines.audit import Whole
-    from pipelines.audit.task import Run, tasks
+    from pipelines.audit import Whole, shards
+    from pipelines.audit.task import tasks
 
     whole = Whole(table, scope)
     if _cost(table, scope) > _SMALL or flags.runner != "FnApiRunner" or flags.workers > 0:
         _spread(scope, tasks(table, scope), flags, beam_flags, whole, add)
-        return whole
-    for task in tasks(table, scope):
-        run = Run(table, scope, task, bar.add)
-        for finding in run:
+    else:
+        for finding in shards(table, scope, whole, bar.add):
             add(finding)
-        if run.told:
-            whole.add(run.told)
     return whole
 
 
@@ -297,15 +295,6 @@ def _families(names: tuple[str, ...]):
         if name not in FAMILIES:
             raise UsageError(f"--families {name}: {did_you_mean(name, [*FAMILIES])}")
     return names
-
-
-def _refuse_within(flags: AuditFlags) -> None:
-    """Raises UsageError for what would be written into the table, which is never changed."""
-    table = absolute(flags.out).rstrip("/") + "/"
-    for name in ("jsonl", "parquet", "report", "statistics", "work"):
-        path = getattr(flags, name)
-        if path is not None and f"{absolute(str(path))}/".startswith(table):
-            raise UsageError(f"--{name} {path}: within the table, which is never changed")
 
 
 def _part(text: str) -> float:

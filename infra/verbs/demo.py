@@ -54,7 +54,7 @@ def main(argv: list[str]) -> int:
     if not (rollout / "rollout.png").exists():
         actions = [text for action in ACTIONS for text in ("--action", action)]
         command("simulate", "--checkpoint", run, "--start", table, *actions, "--out", rollout)
-    _summary(out, table, run, rollout, prepared if fresh else 0.0, time.monotonic() - begin)
+    _summary(table, report, run, rollout, prepared if fresh else 0.0, time.monotonic() - begin)
     return 0
 
 
@@ -68,7 +68,7 @@ def _corpus(root: Path, episodes: int) -> dict[str, Path]:
 
 
 def _summary(
-    out: Path, table: Path, run: Path, rollout: Path, prepared: float, seconds: float
+    table: Path, report: Path, run: Path, rollout: Path, prepared: float, seconds: float
 ) -> None:
     """What was made, how fast, and what to look at."""
     from pipelines.clock import clock
@@ -89,7 +89,7 @@ demo done in {clock(seconds)}
   loss       {first:.3f} over the first {tenth} steps, {last:.3f} over the last {tenth}
   look at    {rollout / "rollout.png"}   contact sheet: the start, then a row per action
              {rollout / "rollout.mp4"}   the same as a video
-             {out / "audit.html"}   the audit: licences, plots, pictures of the records
+             {report}   the audit: licences, plots, pictures of the records
              {table / "manifest.json"}   what the table holds
   so small a model shows that every part works; it has not learned to push blocks yet"""
     )

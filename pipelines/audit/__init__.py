@@ -28,6 +28,7 @@ __all__ = [
     "Whole",
     "audit",
     "scope_of",
+    "shards",
 ]
 
 
@@ -62,9 +63,16 @@ def audit(
     """
     scope = scope or scope_of(table.out)
     whole = whole or Whole(table, scope)
+    yield from shards(table, scope, whole, tick)
+    yield from whole.findings(denied, before)
+
+
+def shards(
+    table: Opened, scope: Scope, whole: Whole, tick: Callable[[int], None]
+) -> Iterator[Finding]:
+    """What each shard tells by itself, read in this process; `whole` gathers the rest."""
     for task in tasks(table, scope):
         run = Run(table, scope, task, tick)
         yield from run
         if run.told:
             whole.add(run.told)
-    yield from whole.findings(denied, before)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +15,7 @@ from array_record.python.array_record_module import ArrayRecordReader
 
 from pipelines import files
 from pipelines.job import load_manifest
-from schemas import DataError, DatasetInfo, EncoderInfo, Tier
+from schemas import DataError, DatasetInfo, EncoderInfo, Tier, UsageError
 from schemas.columns import DEAD_LETTER_SCHEMA, INDEX_SCHEMA
 from schemas.table import DEAD_LETTERS, index_file, text_keys
 
@@ -61,6 +63,15 @@ class Opened:
         self.out = out
         self.manifest = load_manifest(out)
         self.tiers = [Tier.parse(text) for text in self.manifest.tiers]
+
+    def refuse_within(self, flag: str, path: str | Path) -> None:
+        """Raises UsageError if what a flag names is within the table, which is never changed."""
+        table, inner = (
+            os.path.abspath(each) if files.is_local(each) else each.rstrip("/")
+            for each in (self.out, str(path))
+        )
+        if f"{inner}/".startswith(f"{table}/"):
+            raise UsageError(f"--{flag} {path}: within the table, which is never changed")
 
     def dataset(self, name: str) -> DatasetInfo:
         """One of its datasets, which must be there."""

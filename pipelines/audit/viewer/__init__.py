@@ -46,8 +46,7 @@ def listen(
     Raises:
         UsageError: if a file cannot be read or written, or the port is taken.
     """
-    if verdicts.absolute().is_relative_to(Path(table.out).absolute()):
-        raise UsageError(f"--verdicts {verdicts}: within the table, which is never changed")
+    table.refuse_within("verdicts", verdicts)
     logging.getLogger("werkzeug").setLevel(logging.WARNING)  # not a line per request
     token = None if guard.is_loopback(host) else guard.new_token()
     pieces = Pieces(_spiece(table, vocabulary))
